@@ -1,0 +1,107 @@
+"""What a file system answers with: the seam between the tree and the kernel.
+
+``fuse`` adapts any ``FileSystem`` to kernel requests. It knows inodes, names and
+bytes, but no catalogs; an implementation knows no FUSE.
+
+Rules of the seam:
+
+- All methods may be called from several threads at once.
+- An inode stands for content that never changes: the kernel keeps every answer,
+  ``None`` included, without end.
+- ``None`` is an answer that a verified catalog gave. What could not be found out is
+  raised as a ``CvmfsError``, which an application sees as an I/O error.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, NewType, Protocol
+
+Inode = NewType("Inode", int)
+
+ROOT_INODE = Inode(1)  # the kernel asks for it without having looked it up
+
+BLOCK_BYTES = 512
+"""Unit of ``Attributes.blocks`` and of ``FilesystemStatistics.blocks``."""
+
+FIRST_COOKIE = 3
+"""Smallest cookie of a listing; 0 to 2 stand for the start, ``.`` and ``..``."""
+
+
+class Attributes(NamedTuple):
+    """What ``stat`` tells; access and change time equal the modification time.
+
+    Attributes:
+        inode: Never 0.
+        size: Bytes; for a link the length of its expanded target.
+        blocks: Units of 512 bytes.
+        mtime_s: Seconds since 1970, may be negative.
+        mtime_ns: 0 to 999,999,999.
+        mode: Type and permission bits.
+        nlink: Links, at least 1.
+        uid: Owner, as the user namespace of the mount numbers it.
+        gid: Group, likewise.
+        rdev: Device number in the kernel's 32-bit encoding; 0 for most.
+    """
+
+    inode: int
+    size: int
+    blocks: int
+    mtime_s: int
+    mtime_ns: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+
+
+class FilesystemStatistics(NamedTuple):
+    """What ``statfs`` tells, in blocks of 512 bytes and numbers of inodes."""
+
+    blocks: int
+    free_blocks: int
+    files: int
+    free_files: int
+
+
+class FileSystem(Protocol):
+    """A read-only tree of inodes.
+
+    Every method raises ``CvmfsError`` where it cannot answer.
+    """
+
+    def lookup(self, parent: int, name: bytes) -> Attributes | None:
+        """Return the entry of a directory by name, never ``.`` or ``..``."""
+
+    def attributes(self, inode: int) -> Attributes | None:
+        """Return an inode's attributes; ``None`` if there is no such inode (any more)."""
+
+    def list_(self, inode: int, after: int) -> Iterable[tuple[int, bytes, Attributes]]:
+        """Return a directory's entries as (cookie, name, attributes).
+
+        The result is taken piecemeal, at times by one thread and at times by another
+        but never by two at once, and may be dropped unfinished. So a large directory
+        is best produced in blocks.
+
+        Args:
+            inode: A directory.
+            after: Where to go on: the cookie of the last entry seen; below
+                ``FIRST_COOKIE`` from the start. Cookies ascend and keep their meaning.
+        """
+
+    def parent(self, inode: int) -> int:
+        """Return the inode of the directory that a directory lies in; root's is root."""
+
+    def readlink(self, inode: int) -> bytes | None:
+        """Return a link's target; ``None`` if the inode is not a link."""
+
+    def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
+        """Return ``size`` bytes of a regular file; fewer only at its end."""
+
+    def getxattr(self, inode: int, name: bytes) -> bytes | None:
+        """Return the value of an extended attribute; ``None`` if it is not there."""
+
+    def listxattr(self, inode: int) -> list[bytes]:
+        """Return the names of the extended attributes."""
+
+    def statfs(self) -> FilesystemStatistics:
+        """Return how full the file system is."""

@@ -1,0 +1,116 @@
+"""A bounded set of open objects.
+
+However many files the payload has open, the file server needs a descriptor only
+while it reads. The most recently used ones stay open, because reads come in runs; a
+descriptor that falls out while another thread reads from it is closed by that thread.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from cvmfsexec.errors import IntegrityError
+from cvmfsexec.fetch import ObjectRequest
+from cvmfsexec.format.digest import ContentHash
+
+OPEN_MAX = 128
+"""With catalogs, worker threads and connections, a server stays below 300."""
+
+
+class _Descriptor:
+    """An open object and how many threads are reading from it."""
+
+    __slots__ = ("is_dropped", "number", "reader_count")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.reader_count = 0
+        self.is_dropped = False
+
+
+class DescriptorCache:
+    """Reads from objects, keeping the most recently used ones open.
+
+    Safe to call from any thread. ``_lock`` guards the table and the counts; it is
+    not held while an object is fetched or read.
+    """
+
+    def __init__(
+        self, open_object: Callable[[ObjectRequest], int], limit: int = OPEN_MAX
+    ) -> None:
+        """Make an empty set.
+
+        Args:
+            open_object: Returns a descriptor of the verified object.
+            limit: Descriptors kept open at most.
+        """
+        self._open_object = open_object
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[ContentHash, _Descriptor] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many descriptors are kept."""
+        return len(self._kept)
+
+    def read(self, request: ObjectRequest, start: int, length: int) -> bytes:
+        """Return a piece of an object that is known to reach that far.
+
+        Args:
+            request: The object.
+            start: First byte.
+            length: Bytes wanted; all of them lie inside the object.
+
+        Raises:
+            IntegrityError: The stored object is shorter than its catalog says.
+            CvmfsError: The object cannot be had.
+        """
+        descriptor = self._acquire(request)
+        try:
+            data = os.pread(descriptor.number, length, start)
+        except OSError as error:
+            raise IntegrityError(
+                f"object {request.content_hash} cannot be read: {error.strerror}"
+            ) from error
+        finally:
+            self._release(descriptor)
+        if len(data) != length:
+            raise IntegrityError(f"object {request.content_hash} is cut short")
+        return data
+
+    def close(self) -> None:
+        """Close what nobody reads from; the rest follows with its last reader."""
+        with self._lock:
+            while self._kept:
+                self._drop(self._kept.popitem()[1])
+
+    def _acquire(self, request: ObjectRequest) -> _Descriptor:
+        key = request.content_hash
+        with self._lock:
+            known = self._kept.get(key)
+            if known is not None:
+                self._kept.move_to_end(key)
+                known.reader_count += 1
+                return known
+        fresh = _Descriptor(self._open_object(request))
+        with self._lock:
+            kept = self._kept.setdefault(key, fresh)
+            kept.reader_count += 1
+            if kept is not fresh:
+                os.close(fresh.number)
+            elif len(self._kept) > self._limit:
+                self._drop(self._kept.popitem(last=False)[1])
+            return kept
+
+    def _release(self, descriptor: _Descriptor) -> None:
+        with self._lock:
+            descriptor.reader_count -= 1
+            if descriptor.is_dropped and descriptor.reader_count == 0:
+                os.close(descriptor.number)
+
+    def _drop(self, descriptor: _Descriptor) -> None:
+        """Close now or leave it to the last reader. The caller holds the lock."""
+        descriptor.is_dropped = True
+        if descriptor.reader_count == 0:
+            os.close(descriptor.number)

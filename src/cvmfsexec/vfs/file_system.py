@@ -1,0 +1,257 @@
+"""A repository as a read-only tree of inodes: what ``fuse`` shows to the kernel.
+
+An inode is ``slot << 32 | row``: the catalog's slot and the row in it. It needs no
+table and means the same for the life of the mount; hardlinks share the smallest row
+of their group. The root is 1, as FUSE wants it. For a directory one also needs its
+path, because a catalog finds entries by the hash of their path: paths are remembered
+when a directory is met, and rebuilt from the parents' rows when one was forgotten.
+
+Answers of ``None`` mean "no such entry" and come from verified catalogs only. Every
+failure to find out is a ``CvmfsError``.
+
+Threads: all methods may be called from any thread at once. The memories are plain
+dictionaries of immutable values, replaced key by key; losing an update in a race
+costs a query, never an answer.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+from cvmfsexec.catalog.reader import Catalog
+from cvmfsexec.errors import FormatError
+from cvmfsexec.fetch import ObjectRequest
+from cvmfsexec.format.chunk import Chunk, covering
+from cvmfsexec.format.dirent import DirectoryEntry, Flag
+from cvmfsexec.format.names import parent_path
+from cvmfsexec.repository.catalog_tree import CatalogTree, Slot
+from cvmfsexec.repository.lookup import Location, PathLookup
+from cvmfsexec.repository.objects import chunk_request, file_request
+from cvmfsexec.vfs.attributes import Attributes, FilesystemStatistics
+from cvmfsexec.vfs.descriptors import DescriptorCache
+from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
+from cvmfsexec.vfs.presentation import Presentation
+
+ROOT_INODE = 1
+
+_ROW_BITS = 32
+_ROW_MASK = (1 << _ROW_BITS) - 1
+_COOKIE_OFFSET = 2  # 1 and 2 are the cookies of "." and ".."
+_LIST_BATCH = 1024  # entries; a listing of a million names is never in memory
+_DEPTH_MAX = 2048  # PATH_MAX / 2: no path that Linux can name is deeper
+_DIRECTORIES_MAX = 20_000
+_PATHS_MAX = 50_000  # at some 150 bytes each
+_LAYOUTS_MAX = 1024
+
+_Value = TypeVar("_Value")
+
+
+class _Directory(NamedTuple):
+    """A directory and the catalog in which its entries are."""
+
+    path: bytes
+    slot: Slot
+
+
+class _Layout(NamedTuple):
+    """How the bytes of a regular file are stored: as one object, or in chunks."""
+
+    entry: DirectoryEntry
+    path: bytes
+    whole: ObjectRequest | None
+    chunks: tuple[Chunk, ...]
+
+
+class RepositoryFileSystem:
+    """One revision of a repository by inode."""
+
+    def __init__(
+        self,
+        tree: CatalogTree,
+        descriptors: DescriptorCache,
+        presentation: Presentation,
+        extended_attributes: ExtendedAttributes,
+        statfs: Callable[[], FilesystemStatistics],
+    ) -> None:
+        """Put the parts together; nothing is fetched yet."""
+        self._tree = tree
+        self._lookup = PathLookup(tree)
+        self._descriptors = descriptors
+        self._presentation = presentation
+        self._extended_attributes = extended_attributes
+        self.statfs = statfs
+        self._paths: dict[int, bytes] = {ROOT_INODE: b""}
+        self._directories: dict[int, _Directory] = {}
+        self._layouts: dict[int, _Layout] = {}
+
+    def lookup(self, parent: int, name: bytes) -> Attributes | None:
+        """Return the attributes of a name in a directory."""
+        path, slot = self._directory(parent)
+        path = path + b"/" + name
+        catalog = self._tree.catalog(slot)
+        entry = catalog.find(slot.hash_of(path))
+        if entry is None:
+            return None
+        if entry.name != name:
+            raise FormatError(f"{path!r} is stored under the name {entry.name!r}")
+        inode = _inode_of(slot, catalog, entry)
+        if entry.flags & Flag.DIRECTORY:
+            self._remember_path(inode, path)
+        return self._presentation.attributes(entry, inode)
+
+    def attributes(self, inode: int) -> Attributes | None:
+        """Return the attributes of an inode."""
+        found = self._find(inode)
+        if found is None:
+            return None
+        return self._presentation.attributes(found[1], inode)
+
+    def list_(self, inode: int, after: int) -> Iterator[tuple[int, bytes, Attributes]]:
+        """Yield what a directory shows, without ``.`` and ``..``.
+
+        Args:
+            inode: The directory.
+            after: Cookie of the last entry that the caller has; 2 or less for none.
+
+        Yields:
+            A cookie, ascending and valid for the life of the mount; the name; the
+            attributes.
+        """
+        path, slot = self._directory(inode)
+        catalog = self._tree.catalog(slot)
+        parent = slot.hash_of(path)
+        present = self._presentation.attributes
+        base = slot.number << _ROW_BITS
+        row = max(after - _COOKIE_OFFSET, 0)
+        while True:
+            entries = catalog.list_(parent, after_row=row, limit=_LIST_BATCH)
+            for entry in entries:
+                row = entry.row
+                flags = entry.flags
+                if flags & Flag.HIDDEN:
+                    continue
+                child = base | row
+                if entry.hardlinks >> 32:
+                    child = _inode_of(slot, catalog, entry)
+                if flags & Flag.DIRECTORY:
+                    self._remember_path(child, path + b"/" + entry.name)
+                yield row + _COOKIE_OFFSET, entry.name, present(entry, child)
+            if len(entries) < _LIST_BATCH:
+                return
+
+    def parent(self, inode: int) -> int:
+        """Return the inode of the directory that a directory lies in."""
+        path = self._directory(inode).path
+        found = self._lookup.find(parent_path(path)) if path else None
+        if found is None or not found.path:
+            return ROOT_INODE
+        return found.slot.number << _ROW_BITS | found.entry.row
+
+    def readlink(self, inode: int) -> bytes | None:
+        """Return where a symbolic link points; ``None`` if it is none."""
+        entry = self._get(inode)[1]
+        return self._presentation.link_target(entry) if entry.is_symlink else None
+
+    def read(self, inode: int, offset: int, size: int) -> bytes:
+        """Return a piece of a regular file; shorter only at its end."""
+        layout = self._layouts.get(inode)
+        if layout is None:
+            layout = self._layout(inode)
+            _keep(self._layouts, inode, layout, _LAYOUTS_MAX)
+        length = min(size, layout.entry.size - offset)
+        if length <= 0:
+            return b""
+        if layout.whole is not None:
+            return self._descriptors.read(layout.whole, offset, length)
+        pieces = [
+            self._descriptors.read(
+                chunk_request(layout.entry, piece.chunk, layout.path),
+                piece.start,
+                piece.length,
+            )
+            for piece in covering(layout.chunks, offset, length)
+        ]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def getxattr(self, inode: int, name: bytes) -> bytes | None:
+        """Return the value of an extended attribute; ``None`` if there is none."""
+        return self._extended_attributes.find(self._location(inode), name)
+
+    def listxattr(self, inode: int) -> list[bytes]:
+        """Return the names of the extended attributes that are to be seen."""
+        return self._extended_attributes.names(self._location(inode))
+
+    def _find(self, inode: int) -> tuple[Slot, DirectoryEntry] | None:
+        if inode == ROOT_INODE:
+            root = self._lookup.root()
+            return root.slot, root.entry
+        slot = self._tree.slot(inode >> _ROW_BITS)
+        if slot is None:
+            return None
+        entry = self._tree.catalog(slot).find_row(inode & _ROW_MASK)
+        return None if entry is None else (slot, entry)
+
+    def _get(self, inode: int) -> tuple[Slot, DirectoryEntry]:
+        found = self._find(inode)
+        if found is None:
+            raise FormatError(f"there is no inode {inode}")
+        return found
+
+    def _location(self, inode: int) -> Location:
+        slot, entry = self._get(inode)
+        return Location(self._path(inode, slot, entry), slot, entry)
+
+    def _directory(self, inode: int) -> _Directory:
+        known = self._directories.get(inode)
+        if known is None:
+            location = self._location(inode)
+            if not location.entry.is_directory:
+                raise FormatError(f"inode {inode} is not a directory")
+            contents = self._lookup.contents_slot(location)
+            known = _Directory(location.path, contents)
+            _keep(self._directories, inode, known, _DIRECTORIES_MAX)
+        return known
+
+    def _layout(self, inode: int) -> _Layout:
+        slot, entry = self._get(inode)
+        if not entry.is_regular:
+            raise FormatError(f"inode {inode} is not a regular file")
+        path = self._path(inode, slot, entry) if entry.is_external else b""
+        if entry.is_chunked:
+            chunks = self._tree.catalog(slot).chunks(entry)
+            return _Layout(entry, path, None, chunks)
+        content_hash = entry.content_hash
+        if content_hash is None:
+            raise FormatError(f"file {entry.name!r} has no content hash")
+        return _Layout(entry, path, file_request(entry, content_hash, path), ())
+
+    def _path(self, inode: int, slot: Slot, entry: DirectoryEntry) -> bytes:
+        known = self._paths.get(inode)
+        return self._rebuild_path(slot, entry) if known is None else known
+
+    def _remember_path(self, inode: int, path: bytes) -> None:
+        _keep(self._paths, inode, path, _PATHS_MAX)
+
+    def _rebuild_path(self, slot: Slot, entry: DirectoryEntry) -> bytes:
+        """Climb from an entry to the root of its catalog, collecting names."""
+        catalog = self._tree.catalog(slot)
+        top = slot.hash_of(slot.mountpoint)
+        names: list[bytes] = []
+        while entry.path_hash != top:
+            names.append(entry.name)
+            above = catalog.find(entry.parent_hash)
+            if above is None or len(names) > _DEPTH_MAX:
+                raise FormatError(f"{entry.name!r} is not connected to its catalog")
+            entry = above
+        return slot.mountpoint + b"".join(b"/" + name for name in reversed(names))
+
+
+def _inode_of(slot: Slot, catalog: Catalog, entry: DirectoryEntry) -> int:
+    row = catalog.hardlink_row(entry) if entry.hardlinks >> 32 else entry.row
+    return slot.number << _ROW_BITS | row
+
+
+def _keep(memory: dict[int, _Value], inode: int, value: _Value, limit: int) -> None:
+    """Remember a value; a full memory is emptied, since all of it can be rebuilt."""
+    if len(memory) >= limit:
+        memory.clear()
+    memory[inode] = value
