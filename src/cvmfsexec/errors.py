@@ -4,7 +4,9 @@
 
     CvmfsError
     ├── FormatError                  outside bytes are malformed
-    │   └── IncompleteManifestError
+    │   ├── IncompleteManifestError
+    │   ├── MalformedWhitelistError
+    │   └── MalformedCertificateError    no usable RSA key in it
     ├── TrustError                   well formed, but not believed
     │   ├── NoMasterKeyError             nothing to verify with
     │   ├── LetterHashMismatchError      the text is not its hash line
@@ -50,7 +52,15 @@ class FormatError(CvmfsError):
 
 
 class IncompleteManifestError(FormatError):
-    """One of the manifest fields C, R, D, S is missing."""
+    """One of the manifest fields C, R, D, S (or X, to verify) is missing."""
+
+
+class MalformedWhitelistError(FormatError):
+    """The whitelist is empty or does not follow its format."""
+
+
+class MalformedCertificateError(FormatError):
+    """The publisher's certificate cannot be read, or holds no usable RSA key."""
 
 
 class TrustError(CvmfsError):
