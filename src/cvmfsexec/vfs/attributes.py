@@ -73,7 +73,7 @@ class FileSystem(Protocol):
         """Return the entry of a directory by name, never ``.`` or ``..``."""
 
     def attributes(self, inode: int) -> Attributes | None:
-        """Return an inode's attributes; ``None`` if there is no such inode (any more)."""
+        """Return an inode's attributes; ``None`` if there is none (any more)."""
 
     def list_(self, inode: int, after: int) -> Iterable[tuple[int, bytes, Attributes]]:
         """Return a directory's entries as (cookie, name, attributes).
@@ -89,7 +89,7 @@ class FileSystem(Protocol):
         """
 
     def parent(self, inode: int) -> int:
-        """Return the inode of the directory that a directory lies in; root's is root."""
+        """Return the inode of a directory's directory; the root's is the root."""
 
     def readlink(self, inode: int) -> bytes | None:
         """Return a link's target; ``None`` if the inode is not a link."""
