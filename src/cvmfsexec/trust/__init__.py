@@ -1,0 +1,1 @@
+"""Why bytes are believed: pure decisions over bytes, keys, and a given time."""

@@ -1,0 +1,315 @@
+"""RSA signatures of signed letters, and the keys and certificates behind them.
+
+Two kinds, both over the text of the hash line. A manifest is signed in the ordinary
+way (PKCS#1 v1.5 with SHA-1) by the key of the publisher's certificate. A whitelist is
+signed by the master key over the text itself, padded but not hashed again.
+
+Either way the whole padded block is built here and compared: nothing of what the
+signer sent is parsed, and a system policy that switches off SHA-1 signatures does not
+matter. Only for reading keys and certificates is ``cryptography`` asked; it takes
+some 70 ms to import, so that happens in functions: see :func:`warm_up`.
+
+Source: docs/reference/repository-format.md, "Signed letters", "Certificate object".
+"""
+
+import binascii
+import hashlib
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from cvmfsexec.errors import ConfigurationError, MalformedCertificateError
+from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from cvmfsexec.format.envelope import compose_letter
+from cvmfsexec.format.names import check_fqrn
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from cvmfsexec.format.manifest import Manifest
+    from cvmfsexec.format.whitelist import Fingerprint, Whitelist
+
+KEY_BITS = 2048
+PUBLIC_EXPONENT = 65537
+CERTIFICATE_DAYS = 365  # nobody checks it
+CERTIFICATE_BYTES_MAX = 64 * 1024  # decompressed; real ones have 1 to 3 KiB
+
+# What is worth computing with. OpenSSL has the same upper limits; less than 1024 bits
+# are within reach of anybody who wants to forge.
+MODULUS_BITS_MIN = 1024
+MODULUS_BITS_MAX = 16384
+EXPONENT_BITS_MAX = 64
+
+_SHA1_DIGEST_INFO = bytes.fromhex("3021300906052b0e03021a05000414")
+_PEM = re.compile(
+    rb"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([A-Za-z0-9+/=\s]+)"
+    rb"-----END \1-----"
+)
+_DER_SEQUENCE = 0x30
+
+
+class PublicKey(NamedTuple):
+    """An RSA public key, reduced to its two numbers."""
+
+    modulus: int
+    exponent: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the modulus, and of every signature by this key."""
+        return (self.modulus.bit_length() + 7) // 8
+
+
+def warm_up() -> None:
+    """Import ``cryptography`` now, e.g. in a thread while a download runs."""
+    import cryptography.hazmat.primitives.serialization
+    import cryptography.x509  # noqa: F401 -- for the sake of the import
+
+
+def load_public_key(pem: bytes) -> PublicKey:
+    """Read a master public key, as a site configures it (``BEGIN PUBLIC KEY``).
+
+    Raises:
+        ConfigurationError: No such key, or one of unreasonable size.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        return _public_key(serialization.load_pem_public_key(pem))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(
+            "a master key is no RSA public key in PEM form",
+            hint="it should begin with -----BEGIN PUBLIC KEY-----",
+        ) from error
+
+
+def certificate_public_key(pem: bytes) -> PublicKey:
+    """Return the key of a publisher's certificate; nothing else in it counts.
+
+    Neither dates nor issuer nor usage are looked at: a certificate is believed for
+    being on the whitelist.
+
+    Raises:
+        MalformedCertificateError: No certificate, or no RSA key of reasonable size.
+    """
+    import warnings
+
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    der = _certificate_der(pem)
+    try:
+        with warnings.catch_warnings():
+            # Odd serial numbers and the like are no concern of ours.
+            warnings.simplefilter("ignore")
+            return _public_key(x509.load_der_x509_certificate(der).public_key())
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise MalformedCertificateError(
+            f"the publisher's certificate cannot be used: {error}"
+        ) from error
+
+
+def fingerprint_of(certificate_pem: bytes, algorithm: HashAlgorithm) -> "Fingerprint":
+    """Hash a certificate's DER form.
+
+    The same bytes are read for the key, so that a certificate cannot show one face
+    to the whitelist and another to the signature.
+
+    Raises:
+        MalformedCertificateError: No certificate.
+    """
+    return ContentHash.of(_certificate_der(certificate_pem), algorithm)
+
+
+def verify_manifest_signature(
+    hash_text: bytes, signature: bytes, key: PublicKey
+) -> bool:
+    """Whether a manifest's hash text was signed by the key of its certificate."""
+    return _recovered_block(signature, key) == _manifest_block(hash_text, key)
+
+
+def verify_whitelist_signature(
+    hash_text: bytes, signature: bytes, key: PublicKey
+) -> bool:
+    """Whether a whitelist's hash text was signed by this master key."""
+    return _recovered_block(signature, key) == _whitelist_block(hash_text, key)
+
+
+def sign_manifest(hash_text: bytes, private_key_pem: bytes) -> bytes:
+    """Sign the hash text of a manifest with the publisher's key.
+
+    Raises:
+        ConfigurationError: No unencrypted RSA private key in PEM form.
+    """
+    return _sign(hash_text, private_key_pem, _manifest_block)
+
+
+def sign_whitelist(hash_text: bytes, master_key_pem: bytes) -> bytes:
+    """Sign the hash text of a whitelist with the master key.
+
+    Raises:
+        ConfigurationError: No unencrypted RSA private key in PEM form.
+    """
+    return _sign(hash_text, master_key_pem, _whitelist_block)
+
+
+def sign_manifest_letter(
+    manifest: "Manifest", algorithm: HashAlgorithm, private_key_pem: bytes
+) -> bytes:
+    """Return a complete ``.cvmfspublished``, signed with the publisher's key."""
+    letter = manifest.serialize()
+    hash_text = str(ContentHash.of(letter, algorithm)).encode()
+    return compose_letter(letter, hash_text, sign_manifest(hash_text, private_key_pem))
+
+
+def sign_whitelist_letter(
+    whitelist: "Whitelist", algorithm: HashAlgorithm, master_key_pem: bytes
+) -> bytes:
+    """Return a complete ``.cvmfswhitelist``, signed with the master key."""
+    letter = whitelist.serialize()
+    hash_text = str(ContentHash.of(letter, algorithm)).encode()
+    return compose_letter(letter, hash_text, sign_whitelist(hash_text, master_key_pem))
+
+
+def generate_key_pair() -> tuple[bytes, bytes]:
+    """Make a new RSA key; return it as PEM, private (PKCS#8, plain) and public."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(PUBLIC_EXPONENT, KEY_BITS)
+    private_pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public_pem = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return private_pem, public_pem
+
+
+def generate_certificate(fqrn: str, private_pem: bytes, not_before_s: float) -> bytes:
+    """Make the self-signed certificate that carries a publisher's public key.
+
+    Args:
+        fqrn: Becomes the common name.
+        private_pem: The publisher's key.
+        not_before_s: Begin of its year of validity, Unix time.
+
+    Returns:
+        X.509 v3 in PEM form.
+
+    Raises:
+        ConfigurationError: Not a repository name, or no RSA private key.
+    """
+    import datetime as dt
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    key = _load_private_key(private_pem)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, check_fqrn(fqrn))])
+    not_before = dt.datetime.fromtimestamp(not_before_s, dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_before + dt.timedelta(days=CERTIFICATE_DAYS))
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _public_key(key: object) -> PublicKey:
+    """Reduce a key of ``cryptography``; ``ValueError`` if it is not for us."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    if not isinstance(key, RSAPublicKey):
+        raise ValueError("not an RSA key")  # noqa: TRY004 -- the key came from outside
+    numbers = key.public_numbers()
+    if (
+        not MODULUS_BITS_MIN <= numbers.n.bit_length() <= MODULUS_BITS_MAX
+        or numbers.e.bit_length() > EXPONENT_BITS_MAX
+    ):
+        raise ValueError(f"an RSA key of {numbers.n.bit_length()} bits")
+    return PublicKey(numbers.n, numbers.e)
+
+
+def _certificate_der(pem: bytes) -> bytes:
+    """Return the first certificate of a PEM text as DER, and nothing behind it."""
+    match = _PEM.search(pem)
+    if match is None:
+        raise MalformedCertificateError("the publisher's certificate is not PEM")
+    try:
+        der = binascii.a2b_base64(b"".join(match[2].split()), strict_mode=True)
+    except binascii.Error as error:
+        raise MalformedCertificateError(
+            f"the publisher's certificate is not base64: {error}"
+        ) from error
+    # TRUSTED CERTIFICATE: OpenSSL's own remarks follow the certificate proper.
+    return _first_element(der)
+
+
+def _first_element(der: bytes) -> bytes:
+    """Return the DER sequence that ``der`` begins with."""
+    header = 2
+    length = der[1] if len(der) >= header and der[0] == _DER_SEQUENCE else 0
+    if length >= 0x80:  # the length has a length
+        header += length & 0x7F
+        length = int.from_bytes(der[2:header])
+    if not 0 < length <= len(der) - header:
+        raise MalformedCertificateError("the publisher's certificate is not DER")
+    return der[: header + length]
+
+
+def _manifest_block(hash_text: bytes, key: PublicKey) -> bytes:
+    digest = hashlib.sha1(hash_text, usedforsecurity=False).digest()
+    return _padded(_SHA1_DIGEST_INFO + digest, key)
+
+
+def _whitelist_block(hash_text: bytes, key: PublicKey) -> bytes:
+    return _padded(hash_text, key)
+
+
+def _padded(text: bytes, key: PublicKey) -> bytes:
+    """Build the PKCS#1 type 1 block that a right signature opens to."""
+    filler = b"\xff" * (key.size_bytes - len(text) - 3)
+    return b"\0\1" + filler + b"\0" + text
+
+
+def _recovered_block(signature: bytes, key: PublicKey) -> bytes | None:
+    """Open a signature; ``None`` if this key cannot have made it."""
+    number = int.from_bytes(signature)
+    if len(signature) != key.size_bytes or number >= key.modulus:
+        return None
+    return pow(number, key.exponent, key.modulus).to_bytes(key.size_bytes)
+
+
+def _sign(
+    hash_text: bytes,
+    private_pem: bytes,
+    block: Callable[[bytes, PublicKey], bytes],
+) -> bytes:
+    numbers = _load_private_key(private_pem).private_numbers()
+    key = PublicKey(numbers.public_numbers.n, numbers.public_numbers.e)
+    number = int.from_bytes(block(hash_text, key))
+    return pow(number, numbers.d, key.modulus).to_bytes(key.size_bytes)
+
+
+def _load_private_key(pem: bytes) -> "RSAPrivateKey":
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    refusal = "a signing key is no unencrypted RSA private key in PEM form"
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(refusal) from error
+    if not isinstance(key, RSAPrivateKey):
+        raise ConfigurationError(refusal)
+    return key
