@@ -1,0 +1,1 @@
+"""Fuzzing: every parser of outside bytes accepts, or raises one of our errors."""
