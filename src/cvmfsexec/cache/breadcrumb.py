@@ -1,0 +1,130 @@
+"""The breadcrumb: which revision of a repository was verified last on this machine.
+
+File ``cvmfschecksum.<fqrn>`` in the cache directory, mode 0600, one line without its
+end: ``<root catalog hash>T<time of publication>R<revision>``; old clients wrote no
+``R…``, which reads as revision 0. It is the high-water mark against roll-back, and
+names the root catalog to start from when no server answers.
+
+Source: docs/reference/client-behaviour.md, "Mount sequence and root selection".
+"""
+
+import os
+import re
+from typing import NamedTuple
+
+from cvmfsexec import log
+from cvmfsexec.cache.pending import PendingFiles
+from cvmfsexec.cache.scratch import write_all
+from cvmfsexec.errors import CacheError, FormatError
+from cvmfsexec.format.digest import ContentHash
+from cvmfsexec.format.names import check_fqrn
+
+BREADCRUMB_BYTES_MAX = 128  # the longest is 49 + 1 + 19 + 1 + 19
+
+_TEXT = re.compile(rb"([^T\n]{40,49})T([0-9]{1,19})(?:R([0-9]{1,19}))?\n?")
+
+
+class Breadcrumb(NamedTuple):
+    """The newest revision that was verified.
+
+    Attributes:
+        root_catalog: Its root catalog.
+        published_at_s: When it was published, in seconds since 1970.
+        revision: Its number; 0 if unknown.
+    """
+
+    root_catalog: ContentHash
+    published_at_s: int
+    revision: int
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Breadcrumb":
+        """Read the content of a breadcrumb file.
+
+        Raises:
+            FormatError: It is none, or names no catalog.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise FormatError(f"not a breadcrumb: {text[:80]!r}")
+        root_catalog = ContentHash.parse(match[1].decode("ascii", "replace"))
+        if root_catalog.is_null:
+            raise FormatError("a breadcrumb that names no catalog")
+        return cls(root_catalog, int(match[2]), int(match[3] or 0))
+
+    def serialize(self) -> bytes:
+        """Return the content of a breadcrumb file."""
+        text = f"{self.root_catalog}T{self.published_at_s}R{self.revision}"
+        return text.encode("ascii")
+
+
+def read_breadcrumb(directory: str, fqrn: str) -> Breadcrumb | None:
+    """Return what was verified last, or ``None`` if nothing is remembered.
+
+    A damaged file is reported and counts as none: after a power failure it can be
+    empty, and must not keep the user out of the repository for ever.
+
+    Raises:
+        CacheError: There is a file, but it cannot be read.
+        ConfigurationError: ``fqrn`` is not a repository name.
+    """
+    path = _path(directory, fqrn)
+    try:
+        with open(path, "rb") as file:
+            return Breadcrumb.parse(file.read(BREADCRUMB_BYTES_MAX + 1))
+    except FileNotFoundError:
+        return None
+    except FormatError as error:
+        log.warning("%s is damaged and is ignored: %s", path, error)
+        return None
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}") from error
+
+
+def write_breadcrumb(directory: str, fqrn: str, breadcrumb: Breadcrumb) -> None:
+    """Remember a verified revision, unless a newer one is remembered already.
+
+    A directory that cannot be written is reported; it does not stop the session.
+
+    Raises:
+        CacheError: There is a breadcrumb that cannot be read.
+        ConfigurationError: ``fqrn`` is not a repository name.
+    """
+    known = read_breadcrumb(directory, fqrn)
+    if known == breadcrumb:
+        return
+    if known is not None and known.revision > breadcrumb.revision:
+        return  # another session was faster
+    try:
+        _replace(directory, _path("", fqrn), breadcrumb.serialize())
+    except OSError as error:
+        log.warning(
+            "cannot remember revision %d of %s in %s: %s",
+            breadcrumb.revision,
+            fqrn,
+            directory,
+            error.strerror,
+        )
+
+
+def _path(directory: str, fqrn: str) -> str:
+    return os.path.join(directory, f"cvmfschecksum.{check_fqrn(fqrn)}")
+
+
+def _replace(directory: str, name: str, content: bytes) -> None:
+    directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    pending = PendingFiles(directory_fd)
+    try:
+        descriptor, pending_name = pending.create()
+        try:
+            write_all(descriptor, content)
+            os.rename(
+                pending_name, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd
+            )
+        except OSError:
+            pending.forget(pending_name)
+            raise
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(directory_fd)

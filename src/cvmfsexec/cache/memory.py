@@ -1,0 +1,84 @@
+"""Objects kept in this process: for tests, and for tools that store nothing."""
+
+import os
+from types import TracebackType
+from typing import Self
+
+from cvmfsexec.cache import scratch
+from cvmfsexec.errors import CacheError
+from cvmfsexec.format.digest import ContentHash
+
+
+class MemoryStore:
+    """An ``ObjectStore`` without limit that ends with its process."""
+
+    def __init__(self) -> None:
+        self._objects: dict[ContentHash, bytes] = {}
+
+    def open_object(self, content_hash: ContentHash) -> int | None:
+        """See ``ObjectStore``."""
+        content = self._objects.get(content_hash)
+        return None if content is None else _file_of(content)
+
+    def has(self, content_hash: ContentHash) -> bool:
+        """See ``ObjectStore``."""
+        return content_hash in self._objects
+
+    def transaction(self) -> "_MemoryTransaction":
+        """See ``ObjectStore``."""
+        return _MemoryTransaction(self._objects)
+
+    def remove(self, content_hash: ContentHash) -> None:
+        """See ``ObjectStore``."""
+        self._objects.pop(content_hash, None)
+
+    def used_bytes(self) -> int | None:
+        """See ``ObjectStore``; exact."""
+        return sum(map(len, list(self._objects.values())))
+
+
+class _MemoryTransaction:
+    """An object being gathered."""
+
+    def __init__(self, objects: dict[ContentHash, bytes]) -> None:
+        self._objects = objects
+        self._content = bytearray()
+
+    def write(self, data: bytes | bytearray) -> None:
+        """See ``Transaction``."""
+        self._content += data
+
+    def commit(self, content_hash: ContentHash) -> int:
+        """See ``Transaction``."""
+        content = bytes(self._content)
+        descriptor = _file_of(content)
+        self._objects[content_hash] = content
+        return descriptor
+
+    def abort(self) -> None:
+        """See ``Transaction``."""
+        self._content = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+def _file_of(content: bytes) -> int:
+    try:
+        descriptor = scratch.open_in_memory()
+    except OSError as error:
+        raise CacheError(f"no room for an object: {error.strerror}") from error
+    try:
+        scratch.write_all(descriptor, content)
+    except OSError as error:
+        os.close(descriptor)
+        raise CacheError(f"no room for an object: {error.strerror}") from error
+    return descriptor

@@ -1,0 +1,62 @@
+"""The directory of a cache: made if missing, and refused where others can write.
+
+Cached objects are not verified again when they are opened, because their names are
+hashes of other (compressed) bytes. Whoever can write the directory can therefore
+change what jobs execute, so it must be this user's alone.
+"""
+
+import os
+import stat
+
+from cvmfsexec.errors import CacheError
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_CHOOSE = "set CVMFS_CACHE_BASE to a directory on a local disk that only you can write"
+
+
+def open_private_directory(path: str) -> int:
+    """Return a descriptor of a directory, which is made if it is missing.
+
+    A directory that cannot be written (any more) is accepted: what it holds is good
+    to read.
+
+    Raises:
+        CacheError: It cannot be made or opened, belongs to another user, or others
+            can write it.
+    """
+    try:
+        descriptor = _open_or_make(path)
+    except OSError as error:
+        raise CacheError(
+            f"cannot use the cache directory {path}: {error.strerror}", hint=_CHOOSE
+        ) from error
+    try:
+        _check_privacy(path, os.fstat(descriptor))
+    except CacheError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_or_make(path: str) -> int:
+    try:
+        return os.open(path, _FLAGS)
+    except FileNotFoundError:
+        os.makedirs(path, 0o700, exist_ok=True)
+        return os.open(path, _FLAGS)
+
+
+def _check_privacy(path: str, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise CacheError(
+            f"the cache directory {path} belongs to another user "
+            f"(uid {status.st_uid}), who could change what is in it",
+            hint=_CHOOSE,
+        )
+    if status.st_mode & _OTHERS_CAN_WRITE:
+        raise CacheError(
+            f"other users can write the cache directory {path} "
+            f"(mode {stat.S_IMODE(status.st_mode):04o})",
+            hint=f"if nobody did, run: chmod go-w {path}",
+        )

@@ -1,0 +1,222 @@
+"""The door to objects: from the cache if they are there, else from a server.
+
+Any thread may call; a thread that asks for an object that another is downloading
+waits for that download. What can be wrong with an object is found here and nowhere
+else: a descriptor that leaves this module is that of the right bytes.
+"""
+
+import os
+import threading
+
+from cvmfsexec import log
+from cvmfsexec.cache.store import ObjectStore
+from cvmfsexec.errors import (
+    CacheError,
+    IntegrityError,
+    NoRouteError,
+    ObjectTooLargeError,
+)
+from cvmfsexec.fetch.flights import Flights
+from cvmfsexec.fetch.request import (
+    ObjectRequest,
+    ObjectSource,
+    RangeSource,
+    external_url_path,
+)
+from cvmfsexec.fetch.sinks import MemorySink, ObjectSink, StreamSink
+from cvmfsexec.format.digest import ContentHash
+
+SMALL_BYTES = 256 * 1024
+"""Objects up to here are always gathered in memory, in as many threads as there are."""
+
+LARGE_BYTES = 16 * 1024 * 1024
+"""Objects up to here (a chunk of default size) are if few do so at once."""
+
+_LARGE_AT_ONCE = 2  # each leaves up to 12 MiB in the allocator; zlib serves the others
+
+
+class Fetcher:
+    """Opens objects of one repository.
+
+    Args:
+        client: Asked for objects.
+        store: Where they are kept.
+        external_client: Asked for external files; ``None`` if none are configured.
+    """
+
+    def __init__(
+        self,
+        client: ObjectSource,
+        store: ObjectStore,
+        external_client: RangeSource | None = None,
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._external_client = external_client
+        self._flights = Flights()
+        self._large = threading.Semaphore(_LARGE_AT_ONCE)
+
+    def open(self, request: ObjectRequest) -> int:
+        """Return a descriptor of the verified, decompressed object.
+
+        Returns:
+            The caller closes it. Its position is undefined: read with ``os.pread``.
+
+        Raises:
+            FormatError: The request names no possible object.
+            IntegrityError: No server delivered the right bytes.
+            TransferError: No server delivered anything.
+            CacheError: There is no room for the object, not even in memory.
+        """
+        descriptor = self._open_cached(request)
+        if descriptor is not None:
+            return descriptor
+        descriptor = self._flights.join(
+            request.content_hash, lambda: self._fetch(request)
+        )
+        if not _has_announced_size(descriptor, request):
+            # Two catalogs announce different sizes; the other one had its way.
+            os.close(descriptor)
+            raise IntegrityError(f"object {request.content_hash} has another size")
+        return descriptor
+
+    def read(self, request: ObjectRequest, limit_bytes: int) -> bytes:
+        """Return the content of a small object.
+
+        Raises:
+            ObjectTooLargeError: It has more than ``limit_bytes``.
+            CvmfsError: As ``open``.
+        """
+        descriptor = self.open(request)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            if size_bytes > limit_bytes:
+                raise ObjectTooLargeError(
+                    f"object {request.content_hash} has {size_bytes} bytes; "
+                    f"the limit is {limit_bytes}"
+                )
+            return os.pread(descriptor, size_bytes, 0)
+        except OSError as error:
+            raise CacheError(
+                f"cannot read object {request.content_hash}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(descriptor)
+
+    def discard(self, content_hash: ContentHash) -> None:
+        """Forget a cached object that its reader finds damaged.
+
+        Verified objects can be torn by a power failure, and the size that would tell
+        is not always known. Discard it, open it once more, and believe the second.
+        """
+        self._store.remove(content_hash)
+
+    def _open_cached(self, request: ObjectRequest) -> int | None:
+        descriptor = self._store.open_object(request.content_hash)
+        if descriptor is None or _has_announced_size(descriptor, request):
+            return descriptor
+        os.close(descriptor)
+        log.warning(
+            "object %s in the cache has the wrong size; it is fetched again",
+            request.content_hash,
+        )
+        self._store.remove(request.content_hash)
+        return None
+
+    def _fetch(self, request: ObjectRequest) -> int:
+        request.check()
+        # Between the look into the cache and this flight, another may have landed.
+        descriptor = self._open_cached(request)
+        if descriptor is not None:
+            return descriptor
+        try:
+            return self._download(request)
+        except CacheError as error:
+            log.debug("%s; once more", error)
+            return self._download(request)  # the store has changed to another place
+
+    def _download(self, request: ObjectRequest) -> int:
+        size_bytes = request.size_bytes
+        if size_bytes is None or size_bytes > LARGE_BYTES:
+            return self._download_through(StreamSink, request)
+        if size_bytes <= SMALL_BYTES:
+            return self._download_through(MemorySink, request)
+        if not self._large.acquire(blocking=False):
+            return self._download_through(StreamSink, request)
+        try:
+            return self._download_through(MemorySink, request)
+        finally:
+            self._large.release()
+
+    def _download_through(
+        self, sink_type: type[MemorySink | StreamSink], request: ObjectRequest
+    ) -> int:
+        attempts = _Attempts(sink_type, request, self._store)
+        try:
+            self._ask(request, attempts)
+            return attempts.commit()
+        finally:
+            attempts.discard()
+
+    def _ask(self, request: ObjectRequest, attempts: "_Attempts") -> None:
+        limit_bytes = request.stored_max_bytes
+        if request.external_path is None:
+            path = request.content_hash.object_path(request.kind)
+            self._client.fetch_object(path, attempts.begin, limit_bytes=limit_bytes)
+            return
+        if self._external_client is None:
+            raise NoRouteError(
+                "a file is external, and no server for such files is configured",
+                hint="set CVMFS_EXTERNAL_URL",
+            )
+        self._external_client.fetch_object(
+            external_url_path(request.external_path),
+            attempts.begin,
+            limit_bytes=limit_bytes,
+            byte_range=request.external_range,
+        )
+
+
+class _Attempts:
+    """The sinks of one download; the last one made is the one that counts."""
+
+    __slots__ = ("_request", "_sink", "_sink_type", "_store")
+
+    def __init__(
+        self,
+        sink_type: type[MemorySink | StreamSink],
+        request: ObjectRequest,
+        store: ObjectStore,
+    ) -> None:
+        self._sink_type = sink_type
+        self._request = request
+        self._store = store
+        self._sink: ObjectSink | None = None
+
+    def begin(self) -> ObjectSink:
+        """Return a new sink; what an earlier attempt left is forgotten."""
+        self.discard()
+        self._sink = self._sink_type(self._request, self._store)
+        return self._sink
+
+    def commit(self) -> int:
+        """Store what the last attempt brought and return a descriptor."""
+        if self._sink is None:
+            raise IntegrityError(f"object {self._request.content_hash} never arrived")
+        return self._sink.commit()
+
+    def discard(self) -> None:
+        """Forget everything that was not committed."""
+        if self._sink is not None:
+            self._sink.discard()
+
+
+def _has_announced_size(descriptor: int, request: ObjectRequest) -> bool:
+    """Whether a file can be the whole object.
+
+    No object of unknown size is empty: those are databases, certificates and JSON.
+    """
+    size_bytes = os.fstat(descriptor).st_size
+    if request.size_bytes is None:
+        return size_bytes > 0
+    return size_bytes == request.size_bytes

@@ -1,0 +1,137 @@
+"""What is wanted: one object, what is known about it, and who is asked for it.
+
+Source: docs/reference/repository-format.md, "Compression, and what the content hash
+covers", "Chunked files" and "External files".
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from cvmfsexec.errors import FormatError, ObjectTooLargeError
+from cvmfsexec.format.digest import ContentHash, ObjectKind
+from cvmfsexec.format.dirent import Compression
+
+_ZLIB_MARGIN_BYTES = 64
+
+
+class ObjectRequest(NamedTuple):
+    """One object that somebody needs.
+
+    Attributes:
+        content_hash: Its name; the hash of the stored bytes.
+        kind: What it holds, which is part of its path on a server.
+        size_bytes: Its uncompressed size as announced by whoever refers to it;
+            ``None`` if unknown (catalogs may be registered with size 0).
+        compression: How it is stored.
+        size_limit_bytes: Uncompressed bytes that are too many in any case.
+        external_path: Path inside the repository of the external file whose bytes
+            these are; such an object has no path of its own.
+        external_range: First and last byte within that file; ``None`` for all.
+    """
+
+    content_hash: ContentHash
+    kind: ObjectKind
+    size_bytes: int | None
+    compression: Compression
+    size_limit_bytes: int
+    external_path: bytes | None = None
+    external_range: tuple[int, int] | None = None
+
+    @property
+    def size_max_bytes(self) -> int:
+        """The most uncompressed bytes that can be right."""
+        if self.size_bytes is None:
+            return self.size_limit_bytes
+        return self.size_bytes
+
+    @property
+    def stored_max_bytes(self) -> int:
+        """The most stored bytes that can be right.
+
+        Data that zlib cannot compress grows by a seventh with its worst settings.
+        """
+        size = self.size_max_bytes
+        if self.compression is Compression.NONE:
+            return size
+        return size + size // 7 + _ZLIB_MARGIN_BYTES
+
+    def check(self) -> None:
+        """Refuse what no server needs to be asked for.
+
+        Raises:
+            FormatError: The hash names no object, or the size is negative.
+            ObjectTooLargeError: The announced size is beyond the limit.
+        """
+        if self.content_hash.is_null:
+            raise FormatError("an entry refers to no object")
+        if self.size_bytes is None:
+            return
+        if self.size_bytes < 0:
+            raise FormatError(
+                f"object {self.content_hash} is announced with {self.size_bytes} bytes"
+            )
+        if self.size_bytes > self.size_limit_bytes:
+            raise ObjectTooLargeError(
+                f"object {self.content_hash} is announced with {self.size_bytes} "
+                f"bytes; the limit is {self.size_limit_bytes}"
+            )
+
+
+class Sink(Protocol):
+    """Where the bytes of one answer go; a new one for each attempt."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes as they were received.
+
+        Raises:
+            IntegrityError: They cannot be the object's.
+            CacheError: There is no room for them anywhere.
+        """
+
+    def finish(self) -> None:
+        """Learn that the answer is complete.
+
+        Raises:
+            IntegrityError: It was not the object.
+        """
+
+
+class ObjectSource(Protocol):
+    """Who is asked for objects; ``cvmfsexec.network.client.HttpClient`` is one."""
+
+    def fetch_object(
+        self, path: str, sink_factory: Callable[[], Sink], *, limit_bytes: int
+    ) -> None:
+        """Get one object, trying as often and as many servers as configured.
+
+        Args:
+            path: Below the base URL, escaped.
+            sink_factory: Called for a new sink before each attempt. The attempt
+                whose sink finishes without error is the last.
+            limit_bytes: A longer answer is refused.
+
+        Raises:
+            TransferError: Nobody delivered it.
+            IntegrityError: What was delivered was never the object.
+        """
+
+
+class RangeSource(Protocol):
+    """Who is asked for external files, or pieces of them."""
+
+    def fetch_object(
+        self,
+        path: str,
+        sink_factory: Callable[[], Sink],
+        *,
+        limit_bytes: int,
+        byte_range: tuple[int, int] | None = None,
+    ) -> None:
+        """Get one file or the bytes from a first to a last; see ``ObjectSource``."""
+
+
+def external_url_path(path: bytes) -> str:
+    """Return the escaped form of a path inside a repository, without leading slash."""
+    from urllib.parse import quote
+
+    return quote(path.removeprefix(b"/"), safe="/")
