@@ -1,0 +1,107 @@
+"""Where the configuration lies: a directory, the *dist*, that holds ``etc/cvmfs``.
+
+The dist stands for the root of a machine on which an administrator has installed
+CernVM-FS, so ``DIST/etc/cvmfs`` is what ``/etc/cvmfs`` would be there, and
+``DIST/var/lib/cvmfs`` is the place of the cache. ``--dist /`` therefore uses the
+machine's own configuration.
+
+Nothing here reads the environment: what matters of it is given.
+"""
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from cvmfsexec.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HINT = (
+    "make one with makedist, or name a directory that holds etc/cvmfs with --dist "
+    "or $CVMFSEXEC_DIST (/ uses the configuration of this machine)"
+)
+
+
+class ConfigurationRoot(NamedTuple):
+    """A dist, and where to write if it is read-only.
+
+    Attributes:
+        dist: Absolute path of the directory that holds ``etc/cvmfs``.
+        user_directories: Absolute paths, best first, in which this user may keep a
+            cache and logs when the dist cannot be written.
+    """
+
+    dist: str
+    user_directories: tuple[str, ...] = ()
+
+    @property
+    def etc(self) -> str:
+        """The directory of the configuration files."""
+        return os.path.join(self.dist, "etc/cvmfs")
+
+    @property
+    def cache_base(self) -> str:
+        """Where caches go unless configured otherwise; may be read-only."""
+        return os.path.join(self.dist, "var/lib/cvmfs")
+
+    @property
+    def log_directory(self) -> str:
+        """Where logs go, beside the dist; may be read-only."""
+        return os.path.join(os.path.dirname(self.dist), "log")
+
+
+def locate(
+    *,
+    dist_option: str | None = None,
+    dist_variable: str | None = None,
+    command_directory: str,
+    user_directories: tuple[str, ...] = (),
+) -> ConfigurationRoot:
+    """Decide which dist is used: the option's, the variable's, the command's.
+
+    Args:
+        dist_option: Argument of ``--dist``, if given.
+        dist_variable: Value of ``$CVMFSEXEC_DIST``, if set.
+        command_directory: Where the command lies, links resolved; its ``dist`` is
+            the default.
+        user_directories: See ``ConfigurationRoot``.
+
+    Raises:
+        ConfigurationError: The directory has no ``etc/cvmfs``. What was asked for and
+            is not there is an error, never replaced by the next choice.
+    """
+    if dist_option is not None:
+        dist, said_by = dist_option, "--dist"
+    elif dist_variable:
+        dist, said_by = dist_variable, "$CVMFSEXEC_DIST"
+    else:
+        dist, said_by = os.path.join(command_directory, "dist"), ""
+    if not dist:
+        raise ConfigurationError(f"{said_by} names no directory", hint=_HINT)
+    dist = os.path.abspath(dist)
+    if not os.path.isdir(os.path.join(dist, "etc/cvmfs")):
+        reason = f", as {said_by} says" if said_by else ""
+        raise ConfigurationError(
+            f"no configuration: there is no directory {dist}/etc/cvmfs{reason}",
+            hint=_HINT,
+        )
+    return ConfigurationRoot(dist, user_directories)
+
+
+def user_directories(environment: "Mapping[str, str]", uid: int) -> tuple[str, ...]:
+    """Return where a user may keep things when the install directory is read-only.
+
+    ``$XDG_CACHE_HOME/cvmfsexec``, ``~/.cache/cvmfsexec``, ``$TMPDIR/cvmfsexec-UID``,
+    in this order. Relative values are ignored, as the XDG specification asks.
+    """
+    home = environment.get("HOME", "")
+    candidates = (
+        _below(environment.get("XDG_CACHE_HOME", ""), "cvmfsexec"),
+        _below(home, ".cache/cvmfsexec"),
+        _below(environment.get("TMPDIR") or "/tmp", f"cvmfsexec-{uid}"),  # noqa: S108
+    )
+    return tuple(dict.fromkeys(path for path in candidates if path))
+
+
+def _below(directory: str, name: str) -> str:
+    return os.path.join(directory, name) if directory.startswith("/") else ""

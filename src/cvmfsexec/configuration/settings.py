@@ -1,0 +1,269 @@
+"""Typed settings of one repository's client, read off its parameters.
+
+Defaults are those that the original has built in; packages bring a ``default.conf``
+that says more. What the network needs is read by ``cvmfsexec.network`` itself.
+
+Source: docs/reference/client-behaviour.md, "Parameters".
+"""
+
+import re
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from cvmfsexec.configuration import storage
+from cvmfsexec.configuration.blacklists import blacklist_paths
+from cvmfsexec.configuration.id_map import IdMap
+from cvmfsexec.errors import FormatError
+from cvmfsexec.format.digest import ContentHash
+
+if TYPE_CHECKING:
+    from cvmfsexec.configuration.evaluate import Configuration
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+
+class MagicXattrVisibility(Enum):
+    """Where magic attributes are listed; reading one by name works everywhere."""
+
+    ALWAYS = "always"
+    ROOT_ONLY = "rootonly"
+    NEVER = "never"
+
+
+class CacheSettings(NamedTuple):
+    """Where and how much to cache.
+
+    Attributes:
+        directory: Local directory of this repository's cache.
+        is_shared: Whether other repositories use the same directory.
+        alien_directory: Where objects lie instead, unmanaged and perhaps shared with
+            other users; ``None`` without one.
+        workspace: Directory for what is not an object: breadcrumbs, locks.
+        quota_limit_mb: Soft limit in MiB; 0 for none.
+    """
+
+    directory: str
+    is_shared: bool
+    alien_directory: str | None
+    workspace: str
+    quota_limit_mb: int
+
+
+class ViewSettings(NamedTuple):
+    """How entries look.
+
+    Attributes:
+        claim_ownership: Everything belongs to the user of the client.
+        check_permissions: The kernel checks modes.
+        world_readable: Files and directories are readable by all.
+        uid_map, gid_map: How owners are mapped, unless ownership is claimed.
+        magic_xattrs: Where magic attributes are listed.
+        kernel_timeout_s: How long a kernel may keep names of a changing repository.
+    """
+
+    claim_ownership: bool
+    check_permissions: bool
+    world_readable: bool
+    uid_map: IdMap | None
+    gid_map: IdMap | None
+    magic_xattrs: MagicXattrVisibility
+    kernel_timeout_s: int
+
+
+class RevisionSettings(NamedTuple):
+    """Which revision is shown. The first of the three pins that is set counts.
+
+    Attributes:
+        root_hash: Root catalog that is to be used, without any manifest.
+        tag: Name of a tag; empty for none.
+        date_s: The newest revision not younger than this time; ``None`` for any.
+        auto_update: Follow new revisions while mounted; never when pinned.
+        max_ttl_s: Look for a new revision at least this often; ``None``: as the
+            repository says.
+        alt_root_path: Fetch root catalog and certificate by their alternative paths.
+    """
+
+    root_hash: ContentHash | None
+    tag: str
+    date_s: int | None
+    auto_update: bool
+    max_ttl_s: int | None
+    alt_root_path: bool
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether one revision was chosen for good."""
+        return self.root_hash is not None or bool(self.tag) or self.date_s is not None
+
+
+class ClientSettings(NamedTuple):
+    """All that the client of one repository needs, apart from the network and keys.
+
+    Attributes:
+        fqrn: Its name.
+        servers: ``CVMFS_SERVER_URL``, templates replaced.
+        external_urls: Base URLs of external files, in order.
+        blacklist_paths: Local files that may exist.
+        log_path: File for messages; empty for none.
+    """
+
+    fqrn: str
+    servers: str
+    external_urls: tuple[str, ...]
+    cache: CacheSettings
+    view: ViewSettings
+    revision: RevisionSettings
+    blacklist_paths: tuple[str, ...]
+    log_path: str
+
+    @classmethod
+    def from_configuration(cls, configuration: "Configuration") -> "ClientSettings":
+        """Read the settings; files of id maps are read, too.
+
+        Nothing is created, except a user's own cache directory if it has to stand in
+        for that of a read-only dist.
+
+        Raises:
+            ConfigurationError: A value is not understood; the message names it, its
+                parameter and its file.
+        """
+        urls = configuration.get("CVMFS_EXTERNAL_URL").split(";")
+        return cls(
+            fqrn=configuration.fqrn,
+            servers=configuration.get("CVMFS_SERVER_URL"),
+            external_urls=tuple(url for url in urls if url),
+            cache=_cache_settings(configuration),
+            view=_view_settings(configuration),
+            revision=_revision_settings(configuration),
+            blacklist_paths=blacklist_paths(configuration),
+            log_path=configuration.path("CVMFS_USYSLOG"),
+        )
+
+
+def _cache_settings(configuration: "Configuration") -> CacheSettings:
+    is_shared = configuration.boolean("CVMFS_SHARED_CACHE", default=False)
+    quota_limit_mb = max(configuration.integer("CVMFS_QUOTA_LIMIT", 1024), 0)
+    alien = configuration.path("CVMFS_ALIEN_CACHE") or None
+    if alien and is_shared:
+        raise configuration.error(
+            "CVMFS_ALIEN_CACHE",
+            "cannot go with a shared cache",
+            hint="set CVMFS_SHARED_CACHE=no",
+        )
+    if alien and quota_limit_mb > 0:
+        raise configuration.error(
+            "CVMFS_ALIEN_CACHE",
+            "cannot go with a quota: nobody manages an alien cache",
+            hint="set CVMFS_QUOTA_LIMIT=-1",
+        )
+    directory = _cache_directory(configuration, is_shared=is_shared)
+    return CacheSettings(
+        directory=directory,
+        is_shared=is_shared and not configuration.get("CVMFS_CACHE_DIR"),
+        alien_directory=alien,
+        workspace=configuration.path("CVMFS_WORKSPACE") or directory,
+        quota_limit_mb=quota_limit_mb,
+    )
+
+
+def _cache_directory(configuration: "Configuration", *, is_shared: bool) -> str:
+    """Return the cache directory.
+
+    ``CVMFS_CACHE_DIR`` and ``CVMFS_CACHE_BASE`` exclude each other, except that a
+    package's default of the latter does not keep a site from setting the former.
+    """
+    exact = configuration.path("CVMFS_CACHE_DIR")
+    if exact:
+        source = configuration.source("CVMFS_CACHE_DIR")
+        if configuration.source("CVMFS_CACHE_BASE") == source:
+            raise configuration.error(
+                "CVMFS_CACHE_DIR", "and CVMFS_CACHE_BASE are mutually exclusive"
+            )
+        return exact
+    base = configuration.path("CVMFS_CACHE_BASE", "/var/lib/cvmfs")
+    storage.prepare_stand_in(configuration.root, base)
+    name = "shared" if is_shared else configuration.fqrn
+    return f"{base.rstrip('/')}/{name}"
+
+
+def _view_settings(configuration: "Configuration") -> ViewSettings:
+    return ViewSettings(
+        claim_ownership=configuration.boolean("CVMFS_CLAIM_OWNERSHIP", default=False),
+        check_permissions=configuration.boolean(
+            "CVMFS_CHECK_PERMISSIONS", default=False
+        ),
+        world_readable=configuration.boolean("CVMFS_WORLD_READABLE", default=False),
+        uid_map=_id_map(configuration, "CVMFS_UID_MAP"),
+        gid_map=_id_map(configuration, "CVMFS_GID_MAP"),
+        magic_xattrs=_magic_xattrs(configuration),
+        kernel_timeout_s=max(configuration.integer("CVMFS_KCACHE_TIMEOUT", 60), 0),
+    )
+
+
+def _id_map(configuration: "Configuration", name: str) -> IdMap | None:
+    path = configuration.path(name)
+    if not path:
+        return None
+    try:
+        with open(path, encoding="ascii", errors="replace", newline="\n") as stream:
+            return IdMap.parse(stream.read(), path)
+    except OSError as error:
+        raise configuration.error(name, f"cannot be read: {error.strerror}") from error
+
+
+def _magic_xattrs(configuration: "Configuration") -> MagicXattrVisibility:
+    """Decide by two parameters, of which the newer one overrides the older."""
+    name = "CVMFS_MAGIC_XATTRS_VISIBILITY"
+    text = configuration.get(name)
+    if text:
+        try:
+            return MagicXattrVisibility(text.lower())
+        except ValueError as error:
+            raise configuration.error(
+                name, "is none of always, rootonly, never"
+            ) from error
+    if not configuration.get("CVMFS_HIDE_MAGIC_XATTRS"):
+        return MagicXattrVisibility.ROOT_ONLY
+    if configuration.boolean("CVMFS_HIDE_MAGIC_XATTRS", default=False):
+        return MagicXattrVisibility.NEVER
+    return MagicXattrVisibility.ALWAYS
+
+
+def _revision_settings(configuration: "Configuration") -> RevisionSettings:
+    settings = RevisionSettings(
+        root_hash=_root_hash(configuration),
+        tag=configuration.get("CVMFS_REPOSITORY_TAG"),
+        date_s=_date_s(configuration),
+        auto_update=configuration.boolean("CVMFS_AUTO_UPDATE", default=True),
+        max_ttl_s=configuration.integer("CVMFS_MAX_TTL", 0, minimum=0) * 60 or None,
+        alt_root_path=configuration.boolean("CVMFS_ALT_ROOT_PATH", default=False),
+    )
+    return settings._replace(auto_update=False) if settings.is_pinned else settings
+
+
+def _root_hash(configuration: "Configuration") -> ContentHash | None:
+    name = "CVMFS_ROOT_HASH"
+    text = configuration.get(name)
+    if not text:
+        return None
+    try:
+        return ContentHash.parse(text)
+    except FormatError as error:
+        raise configuration.error(name, "is not a content hash") from error
+
+
+def _date_s(configuration: "Configuration") -> int | None:
+    name = "CVMFS_REPOSITORY_DATE"
+    text = configuration.get(name)
+    if not text:
+        return None
+    from datetime import datetime
+
+    if _DATE.fullmatch(text) is not None:
+        try:
+            return int(datetime.fromisoformat(text).timestamp())
+        except ValueError:  # month 13, hour 25, ...
+            pass
+    raise configuration.error(
+        name, "is not a date", hint="a date looks like 2026-01-31T23:59:59Z"
+    )
