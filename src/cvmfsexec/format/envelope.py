@@ -63,10 +63,11 @@ def compose_letter(letter: bytes, hash_text: bytes, signature: bytes) -> bytes:
     Raises:
         FormatError: A reader would take it apart differently.
     """
-    blob = b"".join((letter, SEPARATOR, hash_text, b"\n", signature))
-    if parse_letter(blob) != (letter, hash_text, signature):
+    framed = b"\n" + letter
+    if not framed.endswith(b"\n") or b"\n" + SEPARATOR in framed:
         raise FormatError("a signed text must be whole lines, and none of them '--'")
-    return blob
+    _parse_hash(hash_text)
+    return b"".join((letter, SEPARATOR, hash_text, b"\n", signature))
 
 
 def _parse_hash(hash_text: bytes) -> ContentHash:
