@@ -1,0 +1,1 @@
+"""Getting bytes over HTTP: servers, proxies, failover, limits."""

@@ -1,0 +1,91 @@
+"""What a failed attempt means: who is to blame, and whether to try the same again.
+
+One table decides for all of the client. Faults between us and the next hop are the
+proxy's when there is one, else the server's; what a server said is the server's,
+unless the answer shows that the proxy made it up.
+
+Source: docs/reference/client-behaviour.md, "Requests, timeouts, failover".
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from cvmfsexec.network.transport import REDIRECTIONS, FaultKind
+
+if TYPE_CHECKING:
+    from cvmfsexec.network.transport import Answer
+
+
+class Blame(Enum):
+    """Who has to be replaced for the next attempt."""
+
+    HOST = "host"
+    PROXY = "proxy"
+    DATA = "data"
+    """The bytes are wrong: perhaps a cache on the way holds them so."""
+    NOBODY = "nobody"
+    """Trying elsewhere is no help."""
+
+
+class Failure(NamedTuple):
+    """Why an attempt did not bring the wanted bytes.
+
+    Attributes:
+        blame: Who did it.
+        text: For people.
+        is_transfer: Passes by itself now and then: wait, and ask the same again.
+        is_absence: The server says that it has no such thing, so that asking it by
+            another way is no use.
+    """
+
+    blame: Blame
+    text: str
+    is_transfer: bool = False
+    is_absence: bool = False
+
+
+_BLAME_OF_FAULT = {
+    # fault: (blame when direct, blame via a proxy, worth a repetition)
+    FaultKind.PROXY_RESOLVE: (Blame.PROXY, Blame.PROXY, False),
+    FaultKind.HOST_RESOLVE: (Blame.HOST, Blame.HOST, False),
+    FaultKind.CONNECT: (Blame.HOST, Blame.PROXY, True),
+    FaultKind.TOO_SLOW: (Blame.HOST, Blame.PROXY, True),
+    FaultKind.CUT_OFF: (Blame.HOST, Blame.PROXY, True),
+    FaultKind.HOST_CONNECTION: (Blame.HOST, Blame.HOST, True),
+    FaultKind.OTHER: (Blame.NOBODY, Blame.NOBODY, False),
+}
+
+
+def failure_of_fault(kind: FaultKind, text: str, *, via_proxy: bool) -> Failure:
+    """Judge a request that got no answer."""
+    blame_direct, blame_via_proxy, is_transfer = _BLAME_OF_FAULT[kind]
+    blame = blame_via_proxy if via_proxy else blame_direct
+    return Failure(blame, f"{kind.value} ({text})" if text else kind.value, is_transfer)
+
+
+def failure_of_answer(answer: "Answer", *, via_proxy: bool) -> Failure | None:
+    """Judge an answer by status and headers; None means that it is a success."""
+    if answer.is_success:
+        return None
+    status = answer.status
+    text = f"HTTP status {status}"
+    if status == 429:
+        return Failure(Blame.HOST, f"{text}, too many requests", is_transfer=True)
+    if status in REDIRECTIONS:
+        return Failure(Blame.HOST, f"{text}, a redirect (CVMFS_FOLLOW_REDIRECTS=no)")
+    if via_proxy and not _is_from_host(answer):
+        return Failure(Blame.PROXY, f"{text} from the proxy")
+    return Failure(Blame.HOST, text, is_absence=status == 404)
+
+
+def failure_of_data(text: str) -> Failure:
+    """Judge an answer that came whole, but is not what was asked for."""
+    return Failure(Blame.DATA, f"corrupt data ({text})")
+
+
+def _is_from_host(answer: "Answer") -> bool:
+    """Whether a proxy passed this error on, rather than making it."""
+    if answer.status not in {400, 404} and not 500 <= answer.status < 600:
+        return False
+    made_by_squid = answer.header("X-Squid-Error")
+    return not made_by_squid and "error=" not in answer.header("Proxy-Status")

@@ -1,0 +1,344 @@
+import base64
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cvmfsexec.format.proxy_groups import DIRECT
+from cvmfsexec.network import curl_transport
+from cvmfsexec.network.authorities import Authorities
+from cvmfsexec.network.curl_transport import CurlTransport
+from cvmfsexec.network.settings import NetworkSettings
+from cvmfsexec.network.transport import Answer, FaultKind, Request, TransportFault
+from tests.support.http_server import (
+    Behaviour,
+    CutOff,
+    ForwardProxy,
+    Garbage,
+    HttpServer,
+    Redirect,
+    Slow,
+    Stall,
+    Status,
+    unused_port_url,
+)
+from tests.support.transport_contract import ignore, request, unexpected
+
+FILES = {"/a": b"content of a", "/b": b"content of b", "/large": bytes(100_000)}
+IMPATIENT = NetworkSettings(
+    servers=("http://unused.example.org",), timeout_s=1, timeout_direct_s=1
+)
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    with HttpServer(FILES) as running:
+        yield running
+
+
+def ask(
+    url: str, settings: NetworkSettings = IMPATIENT, proxy: str = DIRECT
+) -> tuple[Answer, bytes]:
+    pieces: list[bytes] = []
+    asked = Request(url, proxy, 1 << 30)
+    answer = CurlTransport(settings).get(asked, pieces.append)
+    return answer, b"".join(pieces)
+
+
+def test_connection_is_kept(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT)
+    for _ in range(5):
+        transport.get(request(server.url + "/a"), ignore)
+        transport.get(request(server.url + "/absent"), unexpected)
+    assert server.connections == 1
+
+
+def test_large_error_page_is_not_read_to_its_end(server: HttpServer) -> None:
+    server.misbehave(Status(404, body=bytes(10_000_000)), times=1)
+    transport = CurlTransport(IMPATIENT)
+    assert transport.get(request(server.url + "/a"), unexpected).status == 404
+    pieces: list[bytes] = []
+    transport.get(request(server.url + "/a"), pieces.append)
+    assert pieces == [FILES["/a"]]
+
+
+def test_number_of_connections_is_bounded(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT._replace(connections_max=3))
+    server.misbehave(Slow(500_000), path="/large")
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(12):
+            pool.submit(transport.get, request(server.url + "/large"), ignore)
+    assert server.count("/large") == 12
+    assert server.connections <= 3
+
+
+def test_calls_itself_cvmfs(server: HttpServer) -> None:
+    ask(server.url + "/a")
+    headers = server.requests[0].headers
+    assert headers["user-agent"].startswith("cvmfs")
+    assert "cache-control" not in headers
+    assert "pragma" not in headers
+    assert "accept-encoding" not in headers
+
+
+def test_no_cache_is_said_once_and_not_again(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT)
+    for no_cache in (False, True, False):
+        asked = request(server.url + "/a")._replace(no_cache=no_cache)
+        transport.get(asked, ignore)
+    said = [r.headers.get("cache-control") for r in server.requests]
+    assert said == [None, "no-cache", None]
+    assert server.requests[1].headers["pragma"] == "no-cache"
+
+
+def test_headers_of_an_error_are_readable(server: HttpServer) -> None:
+    server.misbehave(Status(503, {"X-Squid-Error": "ERR_DNS_FAIL 0", "Via": "x"}))
+    answer, _ = ask(server.url + "/a")
+    assert answer.status == 503
+    assert answer.header("x-squid-error") == "ERR_DNS_FAIL 0"
+    assert answer.header("proxy-status") == ""
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (CutOff(0), FaultKind.CUT_OFF),
+        (CutOff(5), FaultKind.CUT_OFF),
+        (Stall(), FaultKind.TOO_SLOW),
+        (Stall(5), FaultKind.TOO_SLOW),
+        (Slow(500), FaultKind.TOO_SLOW),
+        (Garbage(), FaultKind.CUT_OFF),
+        (Garbage(b""), FaultKind.CUT_OFF),
+        (Garbage(b"HTTP/1.1 200 OK\r\n" + b"X: " + bytes(400_000)), FaultKind.CUT_OFF),
+        (Garbage(b"HTTP/1.1 200 OK\r\nX: y\r\n" * 30_000), FaultKind.CUT_OFF),
+    ],
+)
+def test_faults(server: HttpServer, behaviour: Behaviour, kind: FaultKind) -> None:
+    server.misbehave(behaviour)
+    with pytest.raises(TransportFault) as caught:
+        ask(server.url + "/large")
+    assert caught.value.kind is kind
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(TransportFault) as caught:
+        ask(unused_port_url() + "/a")
+    assert caught.value.kind is FaultKind.CONNECT
+
+
+@pytest.mark.parametrize(
+    ("proxy", "kind"),
+    [
+        (DIRECT, FaultKind.HOST_RESOLVE),
+        ("http://no-such-name.invalid:3128", FaultKind.PROXY_RESOLVE),
+    ],
+)
+def test_unknown_name(proxy: str, kind: FaultKind) -> None:
+    patient = IMPATIENT._replace(timeout_s=10, timeout_direct_s=10)
+    with pytest.raises(TransportFault) as caught:
+        ask("http://no-such-name.invalid/a", patient, proxy)
+    assert caught.value.kind is kind
+
+
+def test_redirect_is_an_answer_unless_allowed(server: HttpServer) -> None:
+    server.misbehave(Redirect("/b"), path="/a")
+    assert ask(server.url + "/a")[0].status == 302
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307])
+def test_redirect_is_followed_when_allowed(server: HttpServer, code: int) -> None:
+    server.misbehave(Redirect("/b", code), path="/a")
+    answer, body = ask(server.url + "/a", IMPATIENT._replace(follows_redirects=True))
+    assert answer.status == 200
+    assert body == FILES["/b"]
+
+
+def test_308_is_never_followed(server: HttpServer) -> None:
+    server.misbehave(Redirect("/b", 308), path="/a")
+    answer, _ = ask(server.url + "/a", IMPATIENT._replace(follows_redirects=True))
+    assert answer.status == 308
+    assert server.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "requests"), [("/a", 5), ("file:///etc/passwd", 1), ("", 1)]
+)
+def test_redirect_to_nowhere_is_the_hosts_fault(
+    server: HttpServer, location: str, requests: int
+) -> None:
+    server.misbehave(Redirect(location))
+    with pytest.raises(TransportFault) as caught:
+        ask(server.url + "/a", IMPATIENT._replace(follows_redirects=True))
+    assert caught.value.kind is FaultKind.HOST_CONNECTION
+    assert server.count() == requests
+
+
+def test_proxy_is_used_and_left(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT)
+    with ForwardProxy() as proxy:
+        for route in (proxy.url, DIRECT, proxy.url):
+            pieces: list[bytes] = []
+            transport.get(Request(server.url + "/a", route, 100), pieces.append)
+            assert pieces == [FILES["/a"]]
+    assert [r.target for r in proxy.requests] == [server.url + "/a"] * 2
+    assert server.count() == 3
+
+
+def test_proxy_gets_user_and_password(server: HttpServer) -> None:
+    credentials = base64.b64encode(b"user:pass@word").decode()
+    with ForwardProxy(credentials=credentials) as proxy:
+        assert ask(server.url + "/a", proxy=proxy.url)[0].status == 407
+        url = proxy.url.replace("//", "//user:pass%40word@")
+        assert ask(server.url + "/a", proxy=url)[1] == FILES["/a"]
+
+
+def test_environment_proxies_are_ignored(server: HttpServer) -> None:
+    dead = unused_port_url()
+    program = (
+        "from cvmfsexec.network.curl_transport import CurlTransport\n"
+        "from cvmfsexec.network.settings import NetworkSettings\n"
+        "from cvmfsexec.network.transport import Request\n"
+        "import sys\n"
+        "url, *proxies = sys.argv[1:]\n"
+        "transport = CurlTransport(NetworkSettings((url,)))\n"
+        "for proxy in proxies:\n"
+        "    print(transport.get(Request(url, proxy, 100), print).status)\n"
+    )
+    with ForwardProxy() as proxy:
+        environment = {
+            **os.environ,
+            "http_proxy": dead,
+            "HTTP_PROXY": dead,
+            "all_proxy": dead,
+            "ALL_PROXY": dead,
+            "no_proxy": "*",
+            "NO_PROXY": "*",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program, server.url + "/a", DIRECT, proxy.url],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert proxy.count() == 1
+    assert done.stdout.split("\n") == ["b'content of a'", "200"] * 2 + [""]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a certificate for 127.0.0.1, with its key, that vouches for itself."""
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", str(path) + ".key", "-out", str(path)],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def tls_server(authority: Path) -> Iterator[HttpServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority, str(authority) + ".key")
+    with HttpServer(FILES, tls=context) as running:
+        yield running
+
+
+def test_https_with_a_known_authority(tls_server: HttpServer, authority: Path) -> None:
+    settings = IMPATIENT._replace(authorities=Authorities(bundle=str(authority)))
+    assert ask(tls_server.url + "/a", settings)[1] == FILES["/a"]
+
+
+def test_https_with_an_unknown_authority_is_refused(
+    tls_server: HttpServer, tmp_path: Path
+) -> None:
+    settings = IMPATIENT._replace(authorities=Authorities(directory=str(tmp_path)))
+    with pytest.raises(TransportFault) as caught:
+        ask(tls_server.url + "/a", settings)
+    assert caught.value.kind is FaultKind.HOST_CONNECTION
+
+
+def test_reads_go_on_after_a_restart_of_the_server(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT)
+    transport.get(request(server.url + "/a"), ignore)
+    server.stop()
+    server.start()
+    pieces: list[bytes] = []
+    transport.get(request(server.url + "/a"), pieces.append)
+    assert pieces == [FILES["/a"]]
+
+
+def test_closed_transport_opens_new_connections(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT)
+    transport.get(request(server.url + "/a"), ignore)
+    transport.close()
+    transport.get(request(server.url + "/a"), ignore)
+    assert server.connections == 2
+
+
+def test_warm_up_may_run_beside_the_first_request(server: HttpServer) -> None:
+    program = (
+        "import sys, threading\n"
+        "from cvmfsexec.network import curl_transport\n"
+        "from cvmfsexec.network.settings import NetworkSettings\n"
+        "from cvmfsexec.network.transport import Request\n"
+        "thread = threading.Thread(target=curl_transport.warm_up)\n"
+        "thread.start()\n"
+        "transport = curl_transport.CurlTransport(NetworkSettings((sys.argv[1],)))\n"
+        "transport.get(Request(sys.argv[1], 'DIRECT', 100), print)\n"
+        "thread.join()\n"
+        "assert 'asyncio' not in sys.modules\n"
+        "import pycurl\n"
+        "assert pycurl.Curl is sys.modules['pycurl._pycurl'].Curl\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, server.url + "/a"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "b'content of a'\n"
+
+
+def test_importing_the_module_loads_no_library() -> None:
+    program = (
+        f"import sys, {curl_transport.__name__}, cvmfsexec.network.client\n"
+        "heavy = {'pycurl', 'pycurl._pycurl', 'logging', 'socket', 'random',\n"
+        "         'dataclasses', 'pathlib', 'subprocess', 'asyncio', 'tempfile'}\n"
+        "print(*sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+def test_a_stalled_transfer_does_not_hold_up_others(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT._replace(timeout_direct_s=2))
+    server.misbehave(Stall(), path="/large")
+
+    def stall() -> None:
+        with pytest.raises(TransportFault):
+            transport.get(request(server.url + "/large"), ignore)
+
+    stalled = threading.Thread(target=stall)
+    stalled.start()
+    started_s = time.monotonic()
+    for _ in range(20):
+        transport.get(request(server.url + "/a"), ignore)
+    assert time.monotonic() - started_s < 1
+    stalled.join()
