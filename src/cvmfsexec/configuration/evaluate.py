@@ -129,6 +129,19 @@ def begin(
     return evaluation
 
 
+def config_repository_of(
+    root: "ConfigurationRoot", environment: "Mapping[str, str]"
+) -> str | None:
+    """Return the name of the configuration repository, or ``None`` without one.
+
+    Raises:
+        ConfigurationError: It is configured to something that is no name.
+    """
+    evaluation = Evaluation("", root, environment)
+    evaluation.read_distribution_defaults()
+    return evaluation.config_repository
+
+
 def complete_name(
     name: str, root: "ConfigurationRoot", environment: "Mapping[str, str]"
 ) -> str:

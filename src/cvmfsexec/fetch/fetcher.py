@@ -17,12 +17,7 @@ from cvmfsexec.errors import (
     ObjectTooLargeError,
 )
 from cvmfsexec.fetch.flights import Flights
-from cvmfsexec.fetch.request import (
-    ObjectRequest,
-    ObjectSource,
-    RangeSource,
-    external_url_path,
-)
+from cvmfsexec.fetch.request import ObjectRequest, ObjectSource
 from cvmfsexec.fetch.sinks import MemorySink, ObjectSink, StreamSink
 from cvmfsexec.format.digest import ContentHash
 
@@ -48,7 +43,7 @@ class Fetcher:
         self,
         client: ObjectSource,
         store: ObjectStore,
-        external_client: RangeSource | None = None,
+        external_client: ObjectSource | None = None,
     ) -> None:
         self._client = client
         self._store = store
@@ -103,6 +98,10 @@ class Fetcher:
         finally:
             os.close(descriptor)
 
+    def has(self, content_hash: ContentHash) -> bool:
+        """Whether an object can be opened without asking a server."""
+        return self._store.has(content_hash)
+
     def discard(self, content_hash: ContentHash) -> None:
         """Forget a cached object that its reader finds damaged.
 
@@ -151,30 +150,28 @@ class Fetcher:
     def _download_through(
         self, sink_type: type[MemorySink | StreamSink], request: ObjectRequest
     ) -> int:
+        source = self._source(request)
         attempts = _Attempts(sink_type, request, self._store)
         try:
-            self._ask(request, attempts)
+            source.fetch_object(
+                request.path,
+                attempts.begin,
+                limit_bytes=request.stored_max_bytes,
+                byte_range=request.external_range,
+            )
             return attempts.commit()
         finally:
             attempts.discard()
 
-    def _ask(self, request: ObjectRequest, attempts: "_Attempts") -> None:
-        limit_bytes = request.stored_max_bytes
+    def _source(self, request: ObjectRequest) -> ObjectSource:
         if request.external_path is None:
-            path = request.content_hash.object_path(request.kind)
-            self._client.fetch_object(path, attempts.begin, limit_bytes=limit_bytes)
-            return
+            return self._client
         if self._external_client is None:
             raise NoRouteError(
                 "a file is external, and no server for such files is configured",
                 hint="set CVMFS_EXTERNAL_URL",
             )
-        self._external_client.fetch_object(
-            external_url_path(request.external_path),
-            attempts.begin,
-            limit_bytes=limit_bytes,
-            byte_range=request.external_range,
-        )
+        return self._external_client
 
 
 class _Attempts:

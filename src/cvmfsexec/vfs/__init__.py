@@ -1,1 +1,4 @@
-"""The read-only tree by inode: look up, list, read; no FUSE in it."""
+"""The view of a repository as files: inodes, attributes, content.
+
+``attributes`` is the seam to whatever shows it; ``file_system`` implements it.
+"""

@@ -9,10 +9,13 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cvmfsexec.errors import IntegrityError
 from cvmfsexec.fetch import ObjectRequest
-from cvmfsexec.format.digest import ContentHash
+
+if TYPE_CHECKING:
+    from cvmfsexec.format.digest import ContentHash
 
 OPEN_MAX = 128
 """With catalogs, worker threads and connections, a server stays below 300."""

@@ -12,7 +12,6 @@ Source: docs/reference/client-behaviour.md, "Magic extended attributes".
 
 import re
 from collections.abc import Callable, Mapping
-from enum import Enum
 from typing import NamedTuple
 
 from cvmfsexec.format.dirent import Compression
@@ -22,14 +21,6 @@ from cvmfsexec.repository.lookup import Location
 PAGE_BYTES = 40_000  # the original's; the kernel's limit is 64 KiB
 
 _PAGED_NAME = re.compile(rb"(.+?)(?:([~@])(\d{1,6}|\?))?", re.DOTALL)
-
-
-class Visibility(Enum):
-    """On which entries magic attributes are listed."""
-
-    ALWAYS = "always"
-    ROOT_ONLY = "rootonly"
-    NEVER = "never"
 
 
 class Subject(NamedTuple):
@@ -68,18 +59,18 @@ class ExtendedAttributes:
         self,
         mount_attributes: Mapping[bytes, Callable[[], str]],
         sources: Sources,
-        visibility: Visibility,
+        lists_magic: Callable[[Location], bool],
     ) -> None:
         """Fix the rules.
 
         Args:
             mount_attributes: What every entry answers, by full attribute name.
             sources: Facts for attributes of entries.
-            visibility: Where magic attributes are listed.
+            lists_magic: Whether magic attributes of an entry are listed.
         """
         self._mount_attributes = mount_attributes
         self._sources = sources
-        self._visibility = visibility
+        self._lists_magic = lists_magic
 
     def find(self, location: Location, name: bytes) -> bytes | None:
         """Return a value, or ``None`` if there is no such attribute."""
@@ -97,9 +88,7 @@ class ExtendedAttributes:
     def names(self, location: Location) -> list[bytes]:
         """Return the names to list for an entry."""
         names = list(parse_xattrs(location.entry.xattr))
-        if self._visibility is Visibility.ALWAYS or (
-            self._visibility is Visibility.ROOT_ONLY and not location.path
-        ):
+        if self._lists_magic(location):
             names += [name for name in self._mount_attributes if name not in names]
             subject = Subject(location, self._sources)
             names += [

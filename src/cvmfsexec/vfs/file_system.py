@@ -26,16 +26,19 @@ from cvmfsexec.format.names import parent_path
 from cvmfsexec.repository.catalog_tree import CatalogTree, Slot
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.objects import chunk_request, file_request
-from cvmfsexec.vfs.attributes import Attributes, FilesystemStatistics
+from cvmfsexec.vfs.attributes import (
+    FIRST_COOKIE,
+    ROOT_INODE,
+    Attributes,
+    FilesystemStatistics,
+)
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
 from cvmfsexec.vfs.presentation import Presentation
 
-ROOT_INODE = 1
-
 _ROW_BITS = 32
 _ROW_MASK = (1 << _ROW_BITS) - 1
-_COOKIE_OFFSET = 2  # 1 and 2 are the cookies of "." and ".."
+_COOKIE_OFFSET = FIRST_COOKIE - 1  # rows begin at 1
 _LIST_BATCH = 1024  # entries; a listing of a million names is never in memory
 _DEPTH_MAX = 2048  # PATH_MAX / 2: no path that Linux can name is deeper
 _DIRECTORIES_MAX = 20_000
@@ -79,7 +82,7 @@ class RepositoryFileSystem:
         self._presentation = presentation
         self._extended_attributes = extended_attributes
         self.statfs = statfs
-        self._paths: dict[int, bytes] = {ROOT_INODE: b""}
+        self._paths: dict[int, bytes] = {int(ROOT_INODE): b""}
         self._directories: dict[int, _Directory] = {}
         self._layouts: dict[int, _Layout] = {}
 
@@ -110,7 +113,7 @@ class RepositoryFileSystem:
 
         Args:
             inode: The directory.
-            after: Cookie of the last entry that the caller has; 2 or less for none.
+            after: Cookie of the last entry that the caller has; less for none.
 
         Yields:
             A cookie, ascending and valid for the life of the mount; the name; the

@@ -7,8 +7,8 @@ Source: docs/reference/client-behaviour.md, "File system semantics"; repository-
 "Symlinks, devices, ownership, times".
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Mapping
 
 from cvmfsexec.format.dirent import DirectoryEntry, Flag
 from cvmfsexec.format.variant_symlink import expand
@@ -21,23 +21,6 @@ _SPECIAL = Flag.SPECIAL
 _NOT_PLAIN = Flag.SYMLINK | Flag.SPECIAL
 
 
-class IdMap(NamedTuple):
-    """What becomes of published owner numbers.
-
-    Attributes:
-        table: Published number to shown number.
-        default: Shown for all others; ``None`` leaves them as they are.
-    """
-
-    table: Mapping[int, int]
-    default: int | None = None
-
-    def shown(self, published: int) -> int:
-        """Return the number to show."""
-        mapped = self.table.get(published, self.default)
-        return published if mapped is None else mapped
-
-
 class Presentation:
     """Turns entries into attributes under one set of rules. Immutable."""
 
@@ -45,21 +28,21 @@ class Presentation:
         self,
         *,
         variables: Mapping[str, str],
-        uid_map: IdMap,
-        gid_map: IdMap,
+        shown_uid: Callable[[int], int],
+        shown_gid: Callable[[int], int],
         is_world_readable: bool = False,
     ) -> None:
         """Fix the rules.
 
         Args:
             variables: Values for ``$(NAME)`` in link targets.
-            uid_map: Shown owners; claiming ownership is an empty table with a default.
-            gid_map: Shown groups.
+            shown_uid: Owner to show for the one that was published.
+            shown_gid: Group likewise.
             is_world_readable: Whether everything may be read by everybody.
         """
         self._variables = variables
-        self._uid_map = uid_map
-        self._gid_map = gid_map
+        self._shown_uid = shown_uid
+        self._shown_gid = shown_gid
         self._is_world_readable = is_world_readable
 
     def attributes(self, entry: DirectoryEntry, inode: int) -> Attributes:
@@ -72,7 +55,7 @@ class Presentation:
             if flags & _LINK:
                 size = len(self.link_target(entry))
             else:
-                size, rdev = 0, size
+                size, rdev = 0, _kernel_device(size)
         if self._is_world_readable:
             mode |= _DIRECTORY_READABLE if flags & 1 else _FILE_READABLE
         return Attributes(
@@ -83,8 +66,8 @@ class Presentation:
             entry.mtime_ns,
             mode,
             entry.hardlinks & 0xFFFFFFFF or 1,
-            self._uid_map.shown(entry.uid),
-            self._gid_map.shown(entry.gid),
+            self._shown_uid(entry.uid),
+            self._shown_gid(entry.gid),
             rdev,
         )
 
@@ -92,3 +75,9 @@ class Presentation:
         """Return where a link points, with its variables replaced."""
         target = entry.symlink
         return expand(target, self._variables) if b"$(" in target else target
+
+
+def _kernel_device(stored: int) -> int:
+    """Re-encode a device number: catalogs hold glibc's 64 bits, FUSE takes 32."""
+    major, minor = os.major(stored), os.minor(stored)
+    return (minor & 0xFF) | (major & 0xFFF) << 8 | (minor & 0xFFF00) << 12

@@ -1,0 +1,1 @@
+"""Benchmarks: what users wait for, beside the same work on local disk."""

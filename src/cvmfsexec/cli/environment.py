@@ -1,0 +1,39 @@
+"""Clients for commands that read repositories without mounting them."""
+
+import os
+
+from cvmfsexec.cli.configuration import configuration_root
+from cvmfsexec.client.assembly import Client, User
+from cvmfsexec.client.configuration_repository import extract_configuration
+from cvmfsexec.configuration.evaluate import Configuration, begin, complete_name
+
+
+def load_parameters(fqrn: str, dist: str | None) -> Configuration:
+    """Return the effective parameters of a repository.
+
+    If there is a configuration repository, it is opened and verified, and its files
+    are read from a copy in the cache.
+
+    Raises:
+        CvmfsError: It cannot be configured.
+    """
+    root = configuration_root(dist)
+    evaluation = begin(complete_name(fqrn, root, os.environ), root, os.environ)
+    if evaluation.config_repository is None:
+        return evaluation.finish(None)
+    first = begin(evaluation.config_repository, root, os.environ).finish(None)
+    with Client(first, _user()) as client:
+        return evaluation.finish(extract_configuration(client))
+
+
+def open_client(fqrn: str, dist: str | None) -> Client:
+    """Return a client of a repository; the caller closes it.
+
+    Raises:
+        CvmfsError: It cannot be configured, reached, or believed.
+    """
+    return Client(load_parameters(fqrn, dist), _user())
+
+
+def _user() -> User:
+    return User.of_this_process(os.environ)

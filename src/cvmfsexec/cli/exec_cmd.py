@@ -1,0 +1,223 @@
+"""``cvmfsexec [options] [repository ...] -- [command [arguments]]``.
+
+The start of this module's ``main`` is what every job waits for: it parses by hand and
+imports nothing that a warm start does not need (docs/adr/0002).
+
+Source: docs/reference/cvmfsexec.md.
+"""
+
+import os
+import sys
+from typing import NamedTuple
+
+from cvmfsexec.cli import exit_codes
+from cvmfsexec.configuration.locate import ConfigurationRoot
+from cvmfsexec.errors import ConfigurationError, CvmfsError
+
+USAGE = """\
+Usage: cvmfsexec [-vN] [-m e2fs_image] [--dist DIR] [repository ...] -- [command ...]
+"""
+
+HELP = (
+    USAGE
+    + """
+Run a command with CernVM-FS repositories mounted below /cvmfs, without root.
+The default command is $SHELL.
+
+  -v               print the version and exit
+  -N               no interface for mounting more repositories from inside
+  -m IMAGE         keep the cache in a scratch file system image (not available yet)
+  --dist DIR       use DIR/etc/cvmfs for configuration and DIR/var for the cache
+                   (default: $CVMFSEXEC_DIST, then dist/ beside this command)
+  --mode N         insist on mode N; this version has mode 3
+  --verbose        say on stderr what is going on
+  --debug          say everything
+  --help           this text
+
+Exit status: that of the command, or 128+n if signal n ended it; see
+docs/reference/exit-status.md for what stands for a failure before it started.
+"""
+)
+
+
+class UsageError(ConfigurationError):
+    """The command line cannot be understood."""
+
+
+class Arguments(NamedTuple):
+    """What the command line asks for.
+
+    Attributes:
+        repositories: Names as typed, in order.
+        command: Words of the command; empty for the default shell.
+        verbosity: 0 quiet, 1 verbose, 2 debug.
+    """
+
+    repositories: tuple[str, ...]
+    command: tuple[str, ...]
+    dist: str | None = None
+    image: str | None = None
+    mode: str | None = None
+    verbosity: int = 0
+    wants_version: bool = False
+    wants_help: bool = False
+
+
+_WITH_VALUE = {
+    "--dist": "dist",
+    "--mode": "mode",
+}
+_FLAGS: dict[str, tuple[str, object]] = {
+    "--help": ("wants_help", True),
+    "--version": ("wants_version", True),
+    "--verbose": ("verbosity", 1),
+    "--debug": ("verbosity", 2),
+}
+
+
+def parse(words: list[str]) -> Arguments:
+    """Read the words after the command's name.
+
+    Raises:
+        UsageError: Unknown option, missing value, or no ``--``.
+    """
+    found: dict[str, object] = {}
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "--":
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if word in _FLAGS:
+            key, setting = _FLAGS[word]
+            found[key] = setting
+        elif name in _WITH_VALUE:
+            found[_WITH_VALUE[name]] = value if equals else _value(word, rest)
+        elif not word.startswith("--"):
+            _short_options(word, rest, found)
+        else:
+            raise UsageError(f"unknown option {word}")
+    if found.get("wants_version") or found.get("wants_help"):
+        return Arguments((), (), **found)  # type: ignore[arg-type]
+    if "--" not in rest:
+        raise UsageError("'--' is missing between the repositories and the command")
+    border = rest.index("--")
+    repositories = rest[:border]
+    for name in repositories:
+        if name.startswith("-"):
+            raise UsageError(f"option {name} must come before the repositories")
+    return Arguments(tuple(repositories), tuple(rest[border + 1 :]), **found)  # type: ignore[arg-type]
+
+
+def _value(option: str, rest: list[str]) -> str:
+    if not rest or rest[0] == "--":
+        raise UsageError(f"option {option} needs a value")
+    return rest.pop(0)
+
+
+def _short_options(word: str, rest: list[str], found: dict[str, object]) -> None:
+    letters = word[1:]
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        if letter == "v":
+            found["wants_version"] = True
+        elif letter == "m":
+            found["image"] = letters or _value("-m", rest)
+            return
+        elif letter == "h":
+            found["wants_help"] = True
+        elif letter != "N":
+            raise UsageError(f"unknown option -{letter}")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(words: list[str]) -> int:
+    try:
+        arguments = parse(words)
+    except UsageError as error:
+        sys.stderr.write(f"cvmfsexec: {error}\n{USAGE}")
+        return exit_codes.USAGE
+    if arguments.wants_version or arguments.wants_help:
+        from cvmfsexec import __version__
+
+        sys.stdout.write(f"{__version__}\n" if arguments.wants_version else HELP)
+        return exit_codes.OK
+    try:
+        return _run(arguments)
+    except CvmfsError as error:
+        from cvmfsexec.cli.report import report_error
+
+        report_error("cvmfsexec", error)
+        return exit_codes.exit_status_of(error)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+
+
+def _run(arguments: Arguments) -> int:
+    if arguments.image is not None:
+        raise ConfigurationError(
+            "option -m (scratch image) is not available in this version",
+            hint="set CVMFS_CACHE_BASE in etc/cvmfs/default.local to a local disk",
+        )
+    if arguments.mode not in (None, "3"):
+        raise ConfigurationError(
+            f"mode {arguments.mode} is not available", hint="use 3"
+        )
+    from cvmfsexec.cli.report import set_verbosity
+    from cvmfsexec.session import ExecRequest, run
+
+    set_verbosity("cvmfsexec", arguments.verbosity)
+    root, first, repositories = _repositories(arguments)
+    return run(
+        ExecRequest(
+            repositories=repositories,
+            configuration_repository=first,
+            command=arguments.command or (_default_shell(),),
+            cwd=_working_directory(),
+            environment=os.environ,
+            uid=os.getuid(),
+            gid=os.getgid(),
+        ),
+        root,
+        exit_codes.exit_status_of,
+    )
+
+
+def _repositories(
+    arguments: Arguments,
+) -> tuple[ConfigurationRoot | None, str, tuple[str, ...]]:
+    """Return the configuration, the configuration repository, and all to mount."""
+    from cvmfsexec.cli.configuration import configuration_root
+    from cvmfsexec.configuration.evaluate import complete_name, config_repository_of
+
+    try:
+        root = configuration_root(arguments.dist)
+    except ConfigurationError:
+        if arguments.repositories or arguments.dist is not None:
+            raise
+        return None, "", ()  # nothing to mount, so nothing to configure
+    first = config_repository_of(root, os.environ) or ""
+    names = [complete_name(n, root, os.environ) for n in arguments.repositories]
+    in_order = dict.fromkeys([first, *names] if first else names)
+    return root, first, tuple(in_order)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"  # it was removed under the caller
+
+
+def _default_shell() -> str:
+    shell = os.environ.get("SHELL")
+    if shell:
+        return shell
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_shell or "/bin/sh"
+    except KeyError:
+        return "/bin/sh"

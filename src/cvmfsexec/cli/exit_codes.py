@@ -1,0 +1,50 @@
+"""Exit statuses: the one place that decides them. Documented, never renumbered.
+
+A command that ran gives its own status. When there was none, the numbers are those
+of the original client (docs/reference/exit-status.md), so that scripts written for
+it keep their meaning.
+"""
+
+from cvmfsexec import errors
+
+OK = 0
+USAGE = 1
+"""The original commands answer a usage error with 1."""
+
+UNKNOWN_ERROR = 1
+CONFIGURATION = 2
+MOUNT_FAILED = 4
+FILE_SERVER_DIED = 6
+CACHE = 9
+SIGNATURE = 15
+REPOSITORY = 16
+HISTORY = 22
+NO_PROXY = 23
+REVISION_BLACKLISTED = 25
+CANNOT_EXECUTE = 126
+COMMAND_NOT_FOUND = 127
+INTERRUPTED = 130
+
+_BY_CLASS: dict[type[errors.CvmfsError], int] = {
+    errors.CvmfsError: UNKNOWN_ERROR,
+    errors.FormatError: REPOSITORY,
+    errors.TrustError: SIGNATURE,
+    errors.RollbackError: REPOSITORY,
+    errors.RevisionBlacklistedError: REVISION_BLACKLISTED,
+    errors.IntegrityError: REPOSITORY,
+    errors.TransferError: REPOSITORY,
+    errors.NoRouteError: NO_PROXY,
+    errors.CacheError: CACHE,
+    errors.ConfigurationError: CONFIGURATION,
+    errors.TagNotFoundError: HISTORY,
+    errors.NamespaceError: MOUNT_FAILED,
+    errors.PublishError: UNKNOWN_ERROR,
+}
+
+
+def exit_status_of(error: errors.CvmfsError) -> int:
+    """Return the exit status for an error that ends a command."""
+    for kind in type(error).__mro__:
+        if kind in _BY_CLASS:
+            return _BY_CLASS[kind]
+    return UNKNOWN_ERROR

@@ -1,0 +1,76 @@
+"""``cvmfs``: look into repositories, verify them, publish and serve them.
+
+Each command is a module with ``configure`` (its options) and ``run``; the first line
+of the module's docstring is its help. Only the module of the command that was asked
+for is imported.
+
+Source: docs/reference/cvmfs.md.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from cvmfsexec import __version__
+from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.report import report_error, set_verbosity
+from cvmfsexec.errors import CvmfsError
+
+COMMANDS = {
+    "ls": "list a directory",
+    "cat": "write the content of files to stdout",
+    "stat": "tell everything about entries",
+    "find": "list a tree",
+    "verify": "check signatures, catalogs, and every object on request",
+    "tags": "list the named revisions",
+    "showconfig": "show each parameter with the file that set it",
+    "publish": "make or continue a repository from a directory",
+    "serve": "serve repositories over HTTP on loopback",
+}
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(words: list[str]) -> int:
+    arguments = _parse(words)
+    set_verbosity("cvmfs", arguments.verbose)
+    module = importlib.import_module(f"cvmfsexec.cli.{arguments.command}_cmd")
+    try:
+        status = int(module.run(arguments))
+        sys.stdout.flush()
+    except CvmfsError as error:
+        report_error("cvmfs", error)
+        return exit_codes.exit_status_of(error)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough, as with "cvmfs ls … | head".
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.OK
+    return status
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="cvmfs", description="Look into CernVM-FS repositories, and make them."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    wanted = next((word for word in words if word in COMMANDS), None)
+    for name, summary in COMMANDS.items():
+        child = commands.add_parser(name, help=summary, description=summary)
+        child.add_argument(
+            "--verbose",
+            action="count",
+            default=0,
+            help="say on stderr what is going on; twice: everything",
+        )
+        if name == wanted:
+            module = importlib.import_module(f"cvmfsexec.cli.{name}_cmd")
+            module.configure(child)
+    return parser.parse_args(words)

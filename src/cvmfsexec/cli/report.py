@@ -1,0 +1,48 @@
+"""How a command speaks to its user: on stderr, one sentence and what to do."""
+
+import sys
+
+from cvmfsexec import log
+from cvmfsexec.errors import CvmfsError, TransferError
+
+
+def report_error(program: str, error: CvmfsError) -> None:
+    """Write an error that ends a command."""
+    write_message(program, str(error), error.hint)
+    if isinstance(error, TransferError) and _verbosity > 0:
+        for route in error.routes:
+            write_message(program, f"  tried {route}")
+
+
+def write_message(program: str, message: str, hint: str = "") -> None:
+    """Write one message; control characters of foreign names do no harm."""
+    text = f"{program}: {message}" + (f"; {hint}" if hint else "")
+    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    try:
+        sys.stderr.write(safe.encode(errors="backslashreplace").decode() + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody listens: there is no better place to complain
+
+
+def set_verbosity(program: str, verbosity: int) -> None:
+    """Choose what reaches stderr: 0 warnings, 1 also events, 2 everything.
+
+    Without a call, or with 0, warnings go to stderr by the ``logging`` module's own
+    last resort, so that a quiet start need not import it.
+    """
+    global _verbosity  # noqa: PLW0603 -- set once, by the command line
+    _verbosity = verbosity
+    if verbosity:
+        import logging
+
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=logging.DEBUG if verbosity > 1 else logging.INFO,
+            format=f"{program}: %(message)s",
+        )
+        if verbosity > 1:
+            log.enable_debug()
+
+
+_verbosity = 0

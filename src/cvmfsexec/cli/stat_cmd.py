@@ -1,0 +1,103 @@
+"""Tell everything that a catalog knows about entries."""
+
+import argparse
+import json
+import os
+import stat
+import sys
+
+from cvmfsexec.cli.environment import open_client
+from cvmfsexec.cli.options import add_json, add_repository, repository_path
+from cvmfsexec.client.assembly import Client
+from cvmfsexec.format.xattr import parse_xattrs
+from cvmfsexec.repository.lookup import Location
+
+NOT_FOUND = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_repository(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Describe what the arguments name."""
+    status = 0
+    found: list[dict[str, object]] = []
+    with open_client(arguments.fqrn, arguments.dist) as client:
+        for typed in arguments.paths:
+            path = repository_path(typed)
+            location = client.lookup.find(path)
+            if location is None:
+                status = no_such_entry(path)
+            else:
+                found.append(description(client, location))
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return status
+    for one in found:
+        width = max(len(key) for key in one)
+        for key, value in one.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+            print(f"{key:>{width}}: {safe}")
+        print()
+    return status
+
+
+def no_such_entry(path: bytes) -> int:
+    """Tell that a path does not exist, and return the status for it."""
+    text = path.decode(errors="backslashreplace")
+    print(f"cvmfs: {text or '/'}: no such file or directory", file=sys.stderr)
+    return NOT_FOUND
+
+
+def description(client: Client, location: Location) -> dict[str, object]:
+    """Return what a catalog knows about an entry, in values that JSON has."""
+    entry = location.entry
+    attributes = client.presentation.attributes(entry, 0)
+    result: dict[str, object] = {
+        "path": _text(location.path) or "/",
+        "type": _TYPES.get(stat.S_IFMT(entry.mode), "unknown"),
+        "mode": f"{stat.S_IMODE(attributes.mode):04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": attributes.size,
+        "mtime": entry.mtime_s,
+        "mtime_ns": entry.mtime_ns,
+        "nlink": attributes.nlink,
+    }
+    if entry.is_symlink:
+        result["target"] = _text(client.presentation.link_target(entry))
+        result["rawlink"] = _text(entry.symlink)
+    if stat.S_ISCHR(entry.mode) or stat.S_ISBLK(entry.mode):
+        result["rdev"] = [os.major(entry.size), os.minor(entry.size)]
+    if entry.is_regular:
+        requests = client.lookup.content_requests(location)
+        result["compression"] = entry.compression.name.lower()
+        result["external"] = entry.is_external
+        result["chunks"] = len(requests)
+    if entry.content_hash is not None:
+        result["hash"] = str(entry.content_hash)
+    xattrs = parse_xattrs(entry.xattr)
+    if xattrs:
+        result["xattrs_hex"] = {_text(k): v.hex() for k, v in xattrs.items()}
+    result["catalog"] = str(location.slot.content_hash)
+    return result
+
+
+def _text(name: bytes) -> str:
+    return os.fsdecode(name)
+
+
+_TYPES = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFSOCK: "sock",
+    stat.S_IFCHR: "chr",
+    stat.S_IFBLK: "blk",
+}

@@ -1,0 +1,208 @@
+"""A client put together: network, cache, trust, catalogs, and the view of files.
+
+Make it after the last fork: its connections and threads belong to one process.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.catalog.history import Tag
+from cvmfsexec.client.entry_attributes import entry_sources
+from cvmfsexec.client.file_system_statistics import file_system_statistics
+from cvmfsexec.client.mount_attributes import (
+    MountAttributes,
+    MountFacts,
+    ServerGauges,
+)
+from cvmfsexec.client.ownership import Identity, shown_id
+from cvmfsexec.configuration.blacklists import read_blacklists
+from cvmfsexec.configuration.evaluate import Configuration
+from cvmfsexec.configuration.keys import master_keys
+from cvmfsexec.configuration.requirements import check_requirements
+from cvmfsexec.configuration.settings import (
+    ClientSettings,
+    MagicXattrVisibility,
+    ViewSettings,
+)
+from cvmfsexec.errors import UnsupportedTrustError
+from cvmfsexec.fetch import Fetcher
+from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
+from cvmfsexec.network.client import HttpClient
+from cvmfsexec.network.settings import NetworkSettings
+from cvmfsexec.repository.catalog_tree import CatalogTree
+from cvmfsexec.repository.lookup import Location, PathLookup
+from cvmfsexec.repository.revision import RevisionSelector
+from cvmfsexec.trust.chain import TrustSettings
+from cvmfsexec.vfs.descriptors import DescriptorCache
+from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
+from cvmfsexec.vfs.file_system import RepositoryFileSystem
+from cvmfsexec.vfs.presentation import Presentation
+
+
+class User(NamedTuple):
+    """For whom the client works.
+
+    Attributes:
+        uid: The user's number, here and in published entries.
+        gid: The user's group, likewise.
+        environment: Values for variables in link targets, proxies, certificates.
+    """
+
+    uid: Identity
+    gid: Identity
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of_this_process(cls, environment: Mapping[str, str]) -> Self:
+        """Return the user of a process outside of any namespace of ours."""
+        uid, gid = Identity.outside(os.getuid()), Identity.outside(os.getgid())
+        return cls(uid, gid, environment)
+
+
+class Client:
+    """One repository, ready to be read. Close it, or use it in a ``with``.
+
+    Attributes:
+        fqrn: Its name.
+        settings: How it was configured.
+        trust: What it is verified with.
+        revision: What is shown of it.
+        selector: Decides on revisions.
+        fetcher: Opens its objects.
+        http: Downloads them.
+        tree: Its catalogs.
+        lookup: Its entries by path.
+        presentation: How they look.
+    """
+
+    def __init__(self, configuration: Configuration, user: User) -> None:
+        """Connect and decide on a revision.
+
+        Raises:
+            CvmfsError: It is not configured, cannot be reached, or is not believed.
+        """
+        check_requirements(configuration)
+        self.fqrn = configuration.fqrn
+        self.settings = ClientSettings.from_configuration(configuration)
+        network = NetworkSettings.from_parameters(configuration, user.environment)
+        self.http = HttpClient(network)
+        self._external = _external_client(configuration, user.environment)
+        self._store = DirectoryStore.open(self.settings.cache.directory)
+        self.fetcher = Fetcher(self.http, self._store, self._external)
+        self.trust = _trust_settings(configuration, self.settings)
+        self.selector = RevisionSelector(
+            self.http, self.fetcher, self.trust, self.settings.cache.workspace
+        )
+        self.revision = self.selector.select(self.settings.revision)
+        self.tree = CatalogTree(
+            self.fetcher, self.revision.root_catalog, self.revision.root_catalog_size
+        )
+        self.lookup = PathLookup(self.tree)
+        self.presentation = _presentation(configuration, self.settings.view, user)
+        self._attributes = MountAttributes(
+            MountFacts(
+                self.fqrn,
+                self.revision,
+                self.tree,
+                self.http,
+                self._external,
+                (network.timeout_s, network.timeout_direct_s),
+                self.trust.master_keys,
+            )
+        )
+        self._check_root_catalog()
+
+    def file_system(self) -> RepositoryFileSystem:
+        """Return the repository as inodes, for a kernel."""
+        return RepositoryFileSystem(
+            self.tree,
+            DescriptorCache(self.fetcher.open),
+            self.presentation,
+            ExtendedAttributes(
+                self._attributes.table(),
+                entry_sources(self.tree, self.lookup, self._store, self._external),
+                _lists_magic(self.settings.view.magic_xattrs),
+            ),
+            file_system_statistics(
+                self.tree, self._store, self.settings.cache.quota_limit_mb
+            ),
+        )
+
+    def watch(self, gauges: ServerGauges) -> None:
+        """Let magic attributes tell what the server of kernel requests counts."""
+        self._attributes.gauges = gauges
+
+    def tags(self) -> list[Tag]:
+        """Return the named revisions of the repository."""
+        return self.selector.tags()
+
+    def close(self) -> None:
+        """Let go of catalogs and cache."""
+        self.tree.close()
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_root_catalog(self) -> None:
+        """Open the root catalog, so that what is wrong with it shows now."""
+        catalog = self.tree.catalog(self.tree.root)
+        self.lookup.root()
+        if catalog.authorisation:
+            raise UnsupportedTrustError(
+                f"{self.fqrn} is open to members only ({catalog.authorisation}), "
+                "which this client cannot check"
+            )
+
+
+def _external_client(
+    configuration: Configuration, environment: Mapping[str, str]
+) -> HttpClient | None:
+    settings = NetworkSettings.external_from_parameters(configuration, environment)
+    return None if settings is None else HttpClient(settings)
+
+
+def _trust_settings(
+    configuration: Configuration, settings: ClientSettings
+) -> TrustSettings:
+    blacklist = EMPTY_BLACKLIST
+    for text in read_blacklists(settings.blacklist_paths):
+        blacklist = blacklist.merge(Blacklist.parse(text))
+    # A root hash is trusted input itself; nothing is left to be signed.
+    is_hash = settings.revision.root_hash is not None
+    keys = () if is_hash else master_keys(configuration)
+    return TrustSettings(configuration.fqrn, keys, blacklist)
+
+
+def _presentation(
+    configuration: Configuration, view: ViewSettings, user: User
+) -> Presentation:
+    variables = {**user.environment, **configuration.variables()}
+    variables["CVMFS_FQRN"] = configuration.fqrn
+    variables.setdefault("CVMFS_ARCH", os.uname().machine)
+    uid_map, gid_map = view.uid_map, view.gid_map
+    claims = view.claim_ownership
+    return Presentation(
+        variables=variables,
+        shown_uid=shown_id(user.uid, uid_map and uid_map.local, claims=claims),
+        shown_gid=shown_id(user.gid, gid_map and gid_map.local, claims=claims),
+        is_world_readable=view.world_readable,
+    )
+
+
+def _lists_magic(visibility: MagicXattrVisibility) -> Callable[[Location], bool]:
+    if visibility is MagicXattrVisibility.ROOT_ONLY:
+        return lambda location: not location.path
+    is_always = visibility is MagicXattrVisibility.ALWAYS
+    return lambda _location: is_always

@@ -1,0 +1,38 @@
+"""What ``df`` shows: how much of its limit the cache uses, and how many entries.
+
+Source: docs/reference/client-behaviour.md, "statfs".
+"""
+
+from collections.abc import Callable
+
+from cvmfsexec.cache.store import ObjectStore
+from cvmfsexec.client.counters import entry_count, own_entry_count
+from cvmfsexec.repository.catalog_tree import CatalogTree
+from cvmfsexec.vfs.attributes import BLOCK_BYTES, FilesystemStatistics
+
+
+def file_system_statistics(
+    tree: CatalogTree, store: ObjectStore, limit_mb: int
+) -> Callable[[], FilesystemStatistics]:
+    """Return the function that answers ``statfs``.
+
+    Args:
+        tree: Its counters tell how many entries there are; those in open catalogs
+            count as used.
+        store: The cache.
+        limit_mb: Limit of the cache; 0 for none, which shows sizes of 0.
+    """
+    limit_blocks = limit_mb * (1 << 20) // BLOCK_BYTES
+
+    def statfs() -> FilesystemStatistics:
+        used_blocks = (store.used_bytes() or 0) // BLOCK_BYTES if limit_blocks else 0
+        files = entry_count(tree.catalog(tree.root).counters())
+        loaded = sum(own_entry_count(catalog.counters()) for catalog in tree.opened())
+        return FilesystemStatistics(
+            blocks=limit_blocks,
+            free_blocks=max(0, limit_blocks - used_blocks),
+            files=files,
+            free_files=max(0, files - loaded),
+        )
+
+    return statfs

@@ -1,0 +1,160 @@
+"""Magic extended attributes that tell about a mount: what it is and how it fares.
+
+Source: docs/reference/client-behaviour.md, "Magic extended attributes".
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from cvmfsexec import __version__
+from cvmfsexec.client.counters import counter_lines
+from cvmfsexec.network.client import HttpClient
+from cvmfsexec.repository.catalog_tree import CatalogTree
+from cvmfsexec.repository.revision import Revision
+
+TTL_WITHOUT_PROPERTY_S = 240  # the original's
+
+
+class ServerGauges(Protocol):
+    """What the server of kernel requests counts."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests by kind."""
+
+    @property
+    def io_errors(self) -> int:
+        """Requests that failed for another reason than the caller's."""
+
+    @property
+    def last_io_error_s(self) -> float:
+        """Time of the last one, in seconds since 1970; 0 for none."""
+
+
+class NoServer(NamedTuple):
+    """Gauges of a client that serves no kernel."""
+
+    requests: Mapping[str, int] = {}
+    io_errors: int = 0
+    last_io_error_s: float = 0.0
+
+
+class MountFacts(NamedTuple):
+    """Where the attributes come from.
+
+    Attributes:
+        fqrn: The repository.
+        revision: What is mounted.
+        tree: Its catalogs.
+        http: Downloads objects.
+        external_http: Downloads external files, if there are any servers for them.
+        timeouts_s: With and without a proxy.
+        master_keys: PEM texts.
+    """
+
+    fqrn: str
+    revision: Revision
+    tree: CatalogTree
+    http: HttpClient
+    external_http: HttpClient | None
+    timeouts_s: tuple[int, int]
+    master_keys: tuple[bytes, ...]
+
+
+class MountAttributes:
+    """The attributes of one mount. Values are computed when they are asked for."""
+
+    def __init__(self, facts: MountFacts) -> None:
+        """Take the facts; the clock of ``user.uptime`` starts now."""
+        self._facts = facts
+        self._started_s = time.time()
+        self.gauges: ServerGauges = NoServer()
+
+    def table(self) -> dict[bytes, Callable[[], str]]:
+        """Return the function for each attribute, by its full name."""
+        facts = self._facts
+        http = facts.http
+        values: dict[str, Callable[[], str]] = {
+            "fqrn": lambda: facts.fqrn,
+            "revision": self._revision,
+            "root_hash": lambda: str(facts.revision.root_catalog),
+            "tag": lambda: facts.revision.tag,
+            "version": lambda: f"{__version__}.0",
+            "pid": lambda: str(os.getpid()),
+            "uptime": lambda: str(int(time.time() - self._started_s) // 60),
+            "expires": self._expires,
+            "maxfd": _descriptor_limit,
+            "usedfd": lambda: str(len(os.listdir("/proc/self/fd"))),
+            "useddirp": lambda: "0",
+            "nclg": lambda: str(facts.tree.open_count),
+            "inode_max": lambda: str(facts.tree.inode_max),
+            "nopen": lambda: self._requests("OPEN"),
+            "ndiropen": lambda: self._requests("OPENDIR"),
+            "ndownload": lambda: str(http.statistics.downloads),
+            "rx": lambda: str(http.statistics.received_bytes // 1024),
+            "speed": self._speed,
+            "nioerr": lambda: str(self.gauges.io_errors),
+            "timestamp_last_ioerr": lambda: str(int(self.gauges.last_io_error_s)),
+            "ncleanup24": lambda: "-1",
+            "host": lambda: http.active_host,
+            "host_list": lambda: ";".join(http.hosts()),
+            "proxy": lambda: http.active_proxy,
+            "proxy_list": lambda: _proxy_lines(http),
+            "proxy_list_external": lambda: _proxy_lines(facts.external_http),
+            "external_host": self._external_host,
+            "timeout": lambda: str(facts.timeouts_s[0]),
+            "timeout_direct": lambda: str(facts.timeouts_s[1]),
+            "external_timeout": lambda: str(facts.timeouts_s[1]),
+            "pubkeys": lambda: b"".join(facts.master_keys).decode(errors="replace"),
+            "repo_counters": self._repository_counters,
+            "repo_metainfo": lambda: "manifest not available",
+            "logbuffer": lambda: "",
+            "fuse_requests": self._all_requests,
+        }
+        return {b"user." + name.encode(): value for name, value in values.items()}
+
+    def _revision(self) -> str:
+        catalog = self._facts.tree.catalog(self._facts.tree.root)
+        return str(self._facts.revision.number or catalog.revision)
+
+    def _expires(self) -> str:
+        if self._facts.revision.is_fixed:
+            return "never (fixed root catalog)"
+        catalog = self._facts.tree.catalog(self._facts.tree.root)
+        ttl_s = catalog.ttl_s or TTL_WITHOUT_PROPERTY_S
+        age_s = time.time() - self._started_s
+        return str(max(0, int(ttl_s - age_s) // 60))
+
+    def _requests(self, kind: str) -> str:
+        return str(self.gauges.requests.get(kind, 0))
+
+    def _all_requests(self) -> str:
+        rows = sorted(self.gauges.requests.items())
+        return "".join(f"{kind},{count}\n" for kind, count in rows)
+
+    def _speed(self) -> str:
+        statistics = self._facts.http.statistics
+        if not statistics.seconds:
+            return "n/a"
+        return str(int(statistics.received_bytes / 1024 / statistics.seconds))
+
+    def _external_host(self) -> str:
+        external = self._facts.external_http
+        return external.active_host if external else ""
+
+    def _repository_counters(self) -> str:
+        return counter_lines(self._facts.tree.catalog(self._facts.tree.root).counters())
+
+
+def _proxy_lines(http: HttpClient | None) -> str:
+    if http is None:
+        return ""
+    return "".join(f"{proxy}\n" for proxy in http.proxies() if proxy != "DIRECT")
+
+
+def _descriptor_limit() -> str:
+    import resource
+
+    return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])

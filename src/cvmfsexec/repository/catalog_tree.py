@@ -1,0 +1,223 @@
+"""The catalogs of a repository, opened on demand, each in a slot for life.
+
+A *slot* is a small number that stands for one catalog at one mountpoint. It never
+changes its meaning while the tree lives, so that an inode can be built of slot and
+row alone and needs no table (design decision: inodes without state). What lies in a
+slot is opened when it is needed and may be closed again: at most ``OPEN_MAX``
+catalogs are open at a time, the least recently used one makes room.
+
+A path in the repository and a path in a catalog differ only below a bind
+mountpoint: there the catalog speaks of paths as if it were mounted at the root.
+
+Threads: every method may be called from any thread. ``_lock`` guards the tables;
+it is not held while a catalog is downloaded or queried.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
+from cvmfsexec.errors import FormatError
+from cvmfsexec.fetch import ObjectRequest
+from cvmfsexec.format.digest import ContentHash
+from cvmfsexec.format.names import ROOT, PathHash, path_hash
+from cvmfsexec.repository.objects import catalog_request
+
+OPEN_MAX = 64
+"""Open catalogs; each costs a descriptor and up to half a megabyte of memory."""
+
+ROOT_SLOT = 1
+"""Slots begin here, so that no inode collides with the root's, which is 1."""
+
+
+class ObjectOpener(Protocol):
+    """The part of the fetcher that this module needs."""
+
+    def open(self, request: ObjectRequest) -> int:
+        """Return a descriptor of the verified object."""
+
+
+class Slot(NamedTuple):
+    """One catalog at one place of the tree.
+
+    Attributes:
+        number: Identity; never reused.
+        mountpoint: Where the catalog's root appears in the repository.
+        prefix: Path of the catalog's root as the catalog itself writes it.
+        content_hash: Its object.
+        size_bytes: Uncompressed; 0 if nobody announced it.
+        parent: Number of the slot that refers to it; 0 for the root.
+        is_bind: Whether it is bound here from elsewhere.
+    """
+
+    number: int
+    mountpoint: bytes
+    prefix: bytes
+    content_hash: ContentHash
+    size_bytes: int
+    parent: int
+    is_bind: bool
+
+    def catalog_path(self, path: bytes) -> bytes:
+        """Translate a repository path at or below the mountpoint."""
+        return self.prefix + path[len(self.mountpoint) :]
+
+    def hash_of(self, path: bytes) -> PathHash:
+        """Hash a repository path the way this catalog knows it."""
+        return path_hash(self.prefix + path[len(self.mountpoint) :])
+
+    def repository_path(self, catalog_path: bytes) -> bytes:
+        """Translate a path that this catalog wrote."""
+        return self.mountpoint + catalog_path[len(self.prefix) :]
+
+
+class CatalogTree:
+    """Catalogs by slot, starting from one root catalog."""
+
+    def __init__(
+        self, fetcher: ObjectOpener, root_catalog: ContentHash, size_bytes: int = 0
+    ) -> None:
+        """Make the tree; nothing is downloaded yet.
+
+        Args:
+            fetcher: Opens verified objects.
+            root_catalog: What is believed to be the root.
+            size_bytes: Its announced size; 0 for unknown.
+        """
+        self._fetcher = fetcher
+        self._lock = threading.Lock()
+        self._slots: list[Slot] = []
+        self._by_place: dict[tuple[bytes, ContentHash], Slot] = {}
+        self._open: OrderedDict[int, Catalog] = OrderedDict()
+        self._add(
+            ROOT, ROOT, NestedCatalogRef(ROOT, root_catalog, size_bytes, is_bind=False)
+        )
+
+    @property
+    def root(self) -> Slot:
+        """The root catalog's slot."""
+        return self._slots[0]
+
+    @property
+    def open_count(self) -> int:
+        """How many catalogs are open at this moment."""
+        return len(self._open)
+
+    @property
+    def inode_max(self) -> int:
+        """The highest inode number that can have been given out."""
+        return len(self._slots) + ROOT_SLOT << 32
+
+    def opened(self) -> list[Catalog]:
+        """Return the catalogs that are open at this moment."""
+        with self._lock:
+            return list(self._open.values())
+
+    def slot(self, number: int) -> Slot | None:
+        """Return a slot by its number; ``None`` if there never was one."""
+        index = number - ROOT_SLOT
+        return self._slots[index] if 0 <= index < len(self._slots) else None
+
+    def catalog(self, slot: Slot) -> Catalog:
+        """Return the open catalog of a slot, fetching it if needed.
+
+        Raises:
+            FormatError: It is not the catalog that its place asks for.
+            CvmfsError: It cannot be fetched or verified.
+        """
+        with self._lock:
+            catalog = self._open.get(slot.number)
+            if catalog is not None:
+                self._open.move_to_end(slot.number)
+                return catalog
+        return self._keep(slot, self._read(slot))
+
+    def child(self, slot: Slot, mountpoint: bytes) -> Slot:
+        """Return the slot of the catalog that begins at a transition point.
+
+        Args:
+            slot: Where the directory has its entry.
+            mountpoint: The directory, as a repository path.
+
+        Raises:
+            FormatError: The catalog marks the directory but names no catalog for it.
+        """
+        path = slot.catalog_path(mountpoint)
+        ref = self.catalog(slot).find_nested(path)
+        if ref is None or ref.content_hash.is_null:
+            raise FormatError(f"no nested catalog is registered for {mountpoint!r}")
+        _check_is_below(path, slot)
+        return self._add(mountpoint, ROOT if ref.is_bind else path, ref, slot.number)
+
+    def slots_below(self, slot: Slot) -> Iterator[Slot]:
+        """Yield a slot and all catalogs nested below it; bind mountpoints left out.
+
+        The order is that of a walk from the top, each catalog fetched as it comes.
+        """
+        pending = [slot]
+        while pending:
+            current = pending.pop()
+            yield current
+            for ref in self.catalog(current).nested():
+                if not ref.is_bind:
+                    place = current.repository_path(ref.mountpoint)
+                    pending.append(self.child(current, place))
+
+    def close(self) -> None:
+        """Let go of every catalog."""
+        with self._lock:
+            self._open.clear()
+
+    def _add(
+        self, mountpoint: bytes, prefix: bytes, ref: NestedCatalogRef, parent: int = 0
+    ) -> Slot:
+        place = (mountpoint, ref.content_hash)
+        with self._lock:
+            known = self._by_place.get(place)
+            if known is None:
+                number = ROOT_SLOT + len(self._slots)
+                known = Slot(
+                    number,
+                    mountpoint,
+                    prefix,
+                    ref.content_hash,
+                    ref.size,
+                    parent,
+                    ref.is_bind,
+                )
+                self._slots.append(known)
+                self._by_place[place] = known
+            return known
+
+    def _read(self, slot: Slot) -> Catalog:
+        request = catalog_request(slot.content_hash, slot.size_bytes)
+        descriptor = self._fetcher.open(request)
+        try:
+            catalog = Catalog.open_fd(descriptor)
+        finally:
+            os.close(descriptor)
+        if catalog.root_prefix != slot.prefix:
+            catalog.close()
+            raise FormatError(
+                f"catalog {slot.content_hash} is made for {catalog.root_prefix!r}, "
+                f"not for {slot.prefix!r}"
+            )
+        return catalog
+
+    def _keep(self, slot: Slot, catalog: Catalog) -> Catalog:
+        # A catalog that falls out is not closed here: another thread may be asking it
+        # something. It closes itself when the last of them lets go.
+        with self._lock:
+            catalog = self._open.setdefault(slot.number, catalog)
+            if len(self._open) > OPEN_MAX:
+                self._open.popitem(last=False)
+            return catalog
+
+
+def _check_is_below(path: bytes, slot: Slot) -> None:
+    """Refuse a catalog that is nested in itself: mountpoints only ever get longer."""
+    if not path.startswith(slot.prefix + b"/"):
+        raise FormatError(f"{path!r} is not below {slot.prefix!r}")

@@ -1,0 +1,293 @@
+"""Which root catalog is believed: head, pinned, or the last one known.
+
+Normally the head of a server: its manifest is fetched and verified, and adopted if it
+is newer than what this cache has seen. A mount can also be fixed to a root hash, a
+tag, or a date. Without a server that can be believed, the last revision known to the
+cache is used, with a warning: *offline*. What was seen is kept in a breadcrumb, which
+is also the high-water mark against replayed old manifests.
+
+A server that answers with something that cannot be believed is skipped once.
+
+Source: docs/reference/client-behaviour.md, "Mount sequence and root selection",
+"Pinning"; docs/reference/repository-format.md, "Verification chain".
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple, Protocol
+
+from cvmfsexec import log
+from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
+from cvmfsexec.catalog.history import History, Tag
+from cvmfsexec.configuration.settings import RevisionSettings
+from cvmfsexec.errors import (
+    CvmfsError,
+    FormatError,
+    IncompleteManifestError,
+    NoRouteError,
+    RevisionBlacklistedError,
+    TagNotFoundError,
+    TransferError,
+    TrustError,
+)
+from cvmfsexec.fetch import ObjectRequest
+from cvmfsexec.format.digest import ContentHash, ObjectKind
+from cvmfsexec.format.envelope import SignedLetter
+from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
+from cvmfsexec.format.whitelist import WHITELIST_BYTES_MAX
+from cvmfsexec.repository.objects import CERTIFICATE_BYTES_MAX, document_request
+from cvmfsexec.trust import chain, signature
+
+MANIFEST_PATH = ".cvmfspublished"
+WHITELIST_PATH = ".cvmfswhitelist"
+
+
+class DocumentSource(Protocol):
+    """The part of the HTTP client that this module needs."""
+
+    def hosts(self) -> list[str]:
+        """Return the base URLs of all servers."""
+
+    def fetch(self, path: str, *, limit_bytes: int, no_cache: bool = False) -> bytes:
+        """Return a small document below the repository's base URL."""
+
+    def next_host(self) -> bool:
+        """Leave the present server for the next; ``False`` if there is no other."""
+
+
+class ObjectSource(Protocol):
+    """The part of the fetcher that this module needs."""
+
+    def open(self, request: ObjectRequest) -> int:
+        """Return a descriptor of the verified object."""
+
+    def read(self, request: ObjectRequest, limit_bytes: int) -> bytes:
+        """Return a small verified object."""
+
+    def has(self, content_hash: ContentHash) -> bool:
+        """Whether an object is in the cache."""
+
+
+class Revision(NamedTuple):
+    """A root catalog that is believed.
+
+    Attributes:
+        root_catalog: Its hash.
+        root_catalog_size: Bytes, uncompressed; 0 if nobody announced it.
+        number: Serial number; 0 if only the root catalog itself knows it.
+        tag: Name of the tag that was mounted; empty for the head.
+        is_fixed: Whether it must not be replaced while mounted.
+        is_offline: Whether no server could be believed.
+        manifest: The head's verified manifest, if one was needed.
+    """
+
+    root_catalog: ContentHash
+    root_catalog_size: int = 0
+    number: int = 0
+    tag: str = ""
+    is_fixed: bool = False
+    is_offline: bool = False
+    manifest: Manifest | None = None
+
+
+class RevisionSelector:
+    """Decides on a revision for one repository. Used by one thread."""
+
+    def __init__(
+        self,
+        documents: DocumentSource,
+        objects: ObjectSource,
+        trust: chain.TrustSettings,
+        breadcrumb_directory: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make a selector; nothing is fetched yet.
+
+        Args:
+            documents: Manifest and whitelist come from here.
+            objects: Certificate and tag database come from here.
+            trust: Name, master keys and blacklist.
+            breadcrumb_directory: Where the cache keeps what was seen.
+            clock: Present time in seconds since 1970.
+        """
+        self._documents = documents
+        self._objects = objects
+        self._trust = trust
+        self._directory = breadcrumb_directory
+        self._clock = clock
+
+    def select(self, pin: RevisionSettings) -> Revision:
+        """Return the revision to mount.
+
+        Raises:
+            TagNotFoundError: The pinned tag or date is not in the history.
+            CvmfsError: No server can be believed, and the cache knows no revision.
+        """
+        if pin.root_hash is not None:
+            return Revision(pin.root_hash, is_fixed=True)
+        if pin.tag or pin.date_s is not None:
+            return self._tagged(pin)
+        return self._head()
+
+    def tags(self) -> list[Tag]:
+        """Return the named revisions of the head, in no order.
+
+        Raises:
+            CvmfsError: No server can be believed.
+        """
+        with self._history() as history:
+            return history.tags() if history is not None else []
+
+    def verified_manifest(self) -> Manifest:
+        """Return a manifest of which every signature was checked.
+
+        Raises:
+            CvmfsError: No server can be believed.
+        """
+        return self._ask_hosts(lambda: self._manifest_of_host(self._watermark()))
+
+    def _head(self) -> Revision:
+        seen = self._watermark()
+        if seen is None:
+            # Loading the certificate code takes as long as three downloads.
+            threading.Thread(target=signature.warm_up, daemon=True).start()
+        try:
+            manifest = self._ask_hosts(lambda: self._newer_manifest(seen))
+        except (NoRouteError, RevisionBlacklistedError):
+            raise
+        except CvmfsError as error:
+            return self._offline(seen, error)
+        if not chain.is_unchanged(manifest, seen):
+            if seen is not None and self._is_kept(seen, manifest):
+                return Revision(seen.root_catalog, number=seen.revision)
+            self._leave_breadcrumb(manifest)
+        return Revision(
+            manifest.root_catalog,
+            manifest.root_catalog_size,
+            number=manifest.revision,
+            manifest=manifest,
+        )
+
+    @contextmanager
+    def _history(self) -> Iterator[History | None]:
+        """Open the tag database of the head, if it has one."""
+        manifest = self.verified_manifest()
+        if manifest.history is None:
+            yield None
+            return
+        request = document_request(manifest.history, ObjectKind.HISTORY)
+        descriptor = self._objects.open(request)
+        try:
+            path = f"/proc/self/fd/{descriptor}"
+            with closing(History.open(path, fqrn=self._trust.fqrn)) as history:
+                yield history
+        finally:
+            os.close(descriptor)
+
+    def _tagged(self, pin: RevisionSettings) -> Revision:
+        tag = None
+        with self._history() as history:
+            if history is not None and pin.tag:
+                tag = history.find_tag(pin.tag)
+            elif history is not None:
+                tag = history.find_date(pin.date_s or 0)
+        if tag is None:
+            what = f"tag {pin.tag!r}" if pin.tag else "tag as old as the date wanted"
+            raise TagNotFoundError(
+                f"{self._trust.fqrn} has no {what}",
+                hint=f"'cvmfs tags {self._trust.fqrn}' lists what there is",
+            )
+        return Revision(
+            tag.root_catalog,
+            tag.root_catalog_size,
+            number=tag.revision,
+            tag=tag.name,
+            is_fixed=True,
+        )
+
+    def _ask_hosts(self, ask: Callable[[], Manifest]) -> Manifest:
+        """Return the first manifest that is believed; each server is asked once.
+
+        A server that shows something else, because it lags behind or worse, is
+        skipped. Servers that cannot be reached are the HTTP client's business.
+        """
+        for _ in range(len(self._documents.hosts()) - 1):
+            try:
+                return ask()
+            except TransferError:
+                raise
+            except CvmfsError as error:
+                if not self._documents.next_host():
+                    raise
+                log.info("%s: %s; asking the next server", self._trust.fqrn, error)
+        return ask()
+
+    def _newer_manifest(self, seen: chain.Watermark | None) -> Manifest:
+        """Return a manifest that is verified, unless it tells nothing new."""
+        manifest, signed = self._fetch_manifest(seen)
+        if not chain.is_unchanged(manifest, seen):
+            self._verify(manifest, signed)
+        return manifest
+
+    def _manifest_of_host(self, seen: chain.Watermark | None) -> Manifest:
+        manifest, signed = self._fetch_manifest(seen)
+        self._verify(manifest, signed)
+        return manifest
+
+    def _fetch_manifest(
+        self, seen: chain.Watermark | None
+    ) -> tuple[Manifest, SignedLetter]:
+        blob = self._documents.fetch(MANIFEST_PATH, limit_bytes=MANIFEST_BYTES_MAX)
+        return chain.check_manifest(blob, self._trust, seen)
+
+    def _verify(self, manifest: Manifest, signed: SignedLetter) -> None:
+        certificate = self._certificate(manifest)
+        chain.check_signed(signed, certificate, self._trust)
+        try:
+            self._check_whitelist(certificate, no_cache=False)
+        except (FormatError, TrustError):
+            # A proxy may still hold the whitelist from before a change of keys.
+            self._check_whitelist(certificate, no_cache=True)
+
+    def _certificate(self, manifest: Manifest) -> bytes:
+        if manifest.certificate is None:
+            raise IncompleteManifestError("the manifest names no certificate")
+        request = document_request(manifest.certificate, ObjectKind.CERTIFICATE)
+        return self._objects.read(request, CERTIFICATE_BYTES_MAX)
+
+    def _check_whitelist(self, certificate: bytes, *, no_cache: bool) -> None:
+        blob = self._documents.fetch(
+            WHITELIST_PATH, limit_bytes=WHITELIST_BYTES_MAX, no_cache=no_cache
+        )
+        chain.check_whitelist(blob, self._trust, certificate, self._clock())
+
+    def _is_kept(self, seen: chain.Watermark, manifest: Manifest) -> bool:
+        """Whether other content under the same serial number is to be ignored."""
+        is_newer = chain.is_newer(manifest, seen)
+        return not is_newer and self._objects.has(seen.root_catalog)
+
+    def _offline(self, seen: chain.Watermark | None, reason: CvmfsError) -> Revision:
+        """Return the last revision known here, or raise the reason."""
+        if seen is None or not self._objects.has(seen.root_catalog):
+            raise reason
+        chain.check_revision(seen.revision, self._trust)
+        log.warning(
+            "%s: working offline with revision %d from the cache: %s",
+            self._trust.fqrn,
+            seen.revision,
+            reason,
+        )
+        return Revision(seen.root_catalog, number=seen.revision, is_offline=True)
+
+    def _watermark(self) -> chain.Watermark | None:
+        seen = read_breadcrumb(self._directory, self._trust.fqrn)
+        return None if seen is None else chain.Watermark(*seen)
+
+    def _leave_breadcrumb(self, manifest: Manifest) -> None:
+        breadcrumb = Breadcrumb(
+            manifest.root_catalog, manifest.published_at_s, manifest.revision
+        )
+        write_breadcrumb(self._directory, self._trust.fqrn, breadcrumb)
