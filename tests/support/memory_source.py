@@ -9,15 +9,16 @@ import zlib
 from collections.abc import Callable, Iterable
 
 from cvmfsexec.errors import IntegrityError, TransferError
-from cvmfsexec.fetch import ObjectRequest, Sink
+from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm, ObjectKind
 from cvmfsexec.format.dirent import Compression
+from cvmfsexec.network.client import Sink
 
 PIECE_BYTES = 16_384  # what libcurl hands out
 
 
 class MemorySource:
-    """An ``ObjectSource`` and ``RangeSource``.
+    """An ``ObjectSource``.
 
     Attributes:
         requests: Paths that were asked for, in order.
@@ -80,7 +81,7 @@ class MemorySource:
         limit_bytes: int,
         byte_range: tuple[int, int] | None = None,
     ) -> None:
-        """See ``RangeSource``."""
+        """See ``ObjectSource``."""
         self.requests.append(path)
         self.ranges.append(byte_range)
         self.limits.append(limit_bytes)

@@ -10,6 +10,8 @@ import os
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 
@@ -75,12 +77,13 @@ def _aborted_object_is_forgotten(store: ObjectStore) -> None:
 
 
 def _error_inside_a_transaction_forgets_it(store: ObjectStore) -> None:
-    try:
+    def write_and_fail() -> None:
         with store.transaction() as transaction:
             transaction.write(CONTENT)
             raise InterruptedError
-    except InterruptedError:
-        pass
+
+    with pytest.raises(InterruptedError):
+        write_and_fail()
     assert not store.has(NAME)
 
 

@@ -22,7 +22,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -49,30 +49,34 @@ class DirectoryStore:
         path: Where the directory is, for messages.
         directory: Descriptor of it; becomes the store's.
         scratch_directory: Where objects go that the directory has no room for.
+        clock: Seconds that do not jump.
     """
 
-    def __init__(self, path: str, directory: int, scratch_directory: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        directory: int,
+        *,
+        scratch_directory: str = "/tmp",  # noqa: S108 -- unnamed files only
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.path = path
         self._directory = directory
         self._scratch_directory = scratch_directory
+        self._clock = clock
         self.pending = PendingFiles(directory)
         self._rests_until_s = 0.0
         self._has_warned = False
         self._estimate = (float("-inf"), 0)
 
     @classmethod
-    def open(
-        cls,
-        path: str,
-        *,
-        scratch_directory: str = "/tmp",  # noqa: S108 -- unnamed files only
-    ) -> Self:
+    def open(cls, path: str) -> Self:
         """Open a cache directory, making it if needed, and clear what the dead left.
 
         Raises:
             CacheError: The directory cannot be used, or others could have changed it.
         """
-        store = cls(path, open_private_directory(path), scratch_directory)
+        store = cls(path, open_private_directory(path))
         store.pending.remove_dead()
         return store
 
@@ -112,10 +116,11 @@ class DirectoryStore:
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``; an estimate that is up to a minute old."""
+        now_s = self._clock()
         made_at_s, used_bytes = self._estimate
-        if time.monotonic() - made_at_s > _ESTIMATE_VALID_S:
+        if now_s - made_at_s > _ESTIMATE_VALID_S:
             used_bytes = estimate_used_bytes(self._directory)
-            self._estimate = (time.monotonic(), used_bytes)
+            self._estimate = (now_s, used_bytes)
         return used_bytes
 
     def open_places(self) -> Iterator[tuple[int, str]]:
@@ -127,7 +132,7 @@ class DirectoryStore:
         Raises:
             CacheError: No descriptor or memory is left.
         """
-        if time.monotonic() >= self._rests_until_s:
+        if self._clock() >= self._rests_until_s:
             try:
                 place = self.pending.create()
             except OSError as error:
@@ -167,7 +172,7 @@ class DirectoryStore:
         """
         if error.errno in _OUT_OF_MEANS:
             raise CacheError(f"cannot write to the cache: {error.strerror}") from error
-        self._rests_until_s = time.monotonic() + _REST_S
+        self._rests_until_s = self._clock() + _REST_S
         if not self._has_warned:
             self._has_warned = True
             log.warning(

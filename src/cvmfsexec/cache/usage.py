@@ -13,15 +13,16 @@ _DIRECTORIES = 256
 _STRIDE = 97  # odd, so that every directory comes once, and neighbours far apart
 
 
-def estimate_used_bytes(directory: int) -> int:
+def estimate_used_bytes(directory: int, *, enough_objects: int = ENOUGH_OBJECTS) -> int:
     """Return the estimated sum of the sizes of all objects.
 
     Args:
         directory: Descriptor of the cache directory.
+        enough_objects: Look at no more directories once so many were seen.
     """
     objects = total_bytes = visited = 0
     for step in range(_DIRECTORIES):
-        if objects >= ENOUGH_OBJECTS:
+        if objects >= enough_objects:
             break
         sizes = _sizes(directory, f"{step * _STRIDE % _DIRECTORIES:02x}")
         objects += len(sizes)

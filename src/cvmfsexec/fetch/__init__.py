@@ -6,6 +6,6 @@ limits), ``flights`` (one download per hash, however many wait).
 """
 
 from cvmfsexec.fetch.fetcher import Fetcher
-from cvmfsexec.fetch.request import ObjectRequest, ObjectSource, RangeSource, Sink
+from cvmfsexec.fetch.request import ObjectRequest, ObjectSource
 
-__all__ = ["Fetcher", "ObjectRequest", "ObjectSource", "RangeSource", "Sink"]
+__all__ = ["Fetcher", "ObjectRequest", "ObjectSource"]

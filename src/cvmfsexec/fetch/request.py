@@ -4,12 +4,17 @@ Source: docs/reference/repository-format.md, "Compression, and what the content 
 covers", "Chunked files" and "External files".
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+import os
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec.errors import FormatError, ObjectTooLargeError
 from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.dirent import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cvmfsexec.network.client import Sink
 
 _ZLIB_MARGIN_BYTES = 64
 
@@ -36,6 +41,13 @@ class ObjectRequest(NamedTuple):
     size_limit_bytes: int
     external_path: bytes | None = None
     external_range: tuple[int, int] | None = None
+
+    @property
+    def path(self) -> str:
+        """Where a server has it: below its base URL, not escaped."""
+        if self.external_path is None:
+            return self.content_hash.object_path(self.kind)
+        return os.fsdecode(self.external_path.removeprefix(b"/"))
 
     @property
     def size_max_bytes(self) -> int:
@@ -77,61 +89,29 @@ class ObjectRequest(NamedTuple):
             )
 
 
-class Sink(Protocol):
-    """Where the bytes of one answer go; a new one for each attempt."""
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes as they were received.
-
-        Raises:
-            IntegrityError: They cannot be the object's.
-            CacheError: There is no room for them anywhere.
-        """
-
-    def finish(self) -> None:
-        """Learn that the answer is complete.
-
-        Raises:
-            IntegrityError: It was not the object.
-        """
-
-
 class ObjectSource(Protocol):
     """Who is asked for objects; ``cvmfsexec.network.client.HttpClient`` is one."""
 
     def fetch_object(
-        self, path: str, sink_factory: Callable[[], Sink], *, limit_bytes: int
-    ) -> None:
-        """Get one object, trying as often and as many servers as configured.
-
-        Args:
-            path: Below the base URL, escaped.
-            sink_factory: Called for a new sink before each attempt. The attempt
-                whose sink finishes without error is the last.
-            limit_bytes: A longer answer is refused.
-
-        Raises:
-            TransferError: Nobody delivered it.
-            IntegrityError: What was delivered was never the object.
-        """
-
-
-class RangeSource(Protocol):
-    """Who is asked for external files, or pieces of them."""
-
-    def fetch_object(
         self,
         path: str,
-        sink_factory: Callable[[], Sink],
+        sink_factory: "Callable[[], Sink]",
         *,
         limit_bytes: int,
         byte_range: tuple[int, int] | None = None,
     ) -> None:
-        """Get one file or the bytes from a first to a last; see ``ObjectSource``."""
+        """Get one object, trying as often and as many servers as configured.
 
+        Args:
+            path: Below the base URL, without leading slash, not escaped; bytes that
+                are no text as surrogates.
+            sink_factory: Called for a new sink before each attempt. The attempt
+                whose sink finishes without error is the last.
+            limit_bytes: A longer answer is refused.
+            byte_range: First and last byte wanted; ``None`` for all.
 
-def external_url_path(path: bytes) -> str:
-    """Return the escaped form of a path inside a repository, without leading slash."""
-    from urllib.parse import quote
-
-    return quote(path.removeprefix(b"/"), safe="/")
+        Raises:
+            TransferError: Nobody delivered it.
+            IntegrityError: What was delivered was never the object.
+            CvmfsError: Whatever else a sink raises.
+        """

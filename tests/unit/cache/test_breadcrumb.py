@@ -1,0 +1,157 @@
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
+from cvmfsexec.errors import CacheError, ConfigurationError, FormatError
+from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from tests.support.system_calls import fail_calls, run_and_die_at
+
+FQRN = "software.example.org"
+DIGITS = "42cfdfaefcdba55c13e4a15c267340a1d34b3e7f"
+SEVENTH = Breadcrumb(ContentHash.parse(DIGITS + "-rmd160"), 1795371178, 7)
+EIGHTH = SEVENTH._replace(revision=8, published_at_s=1795371200)
+
+breadcrumbs = st.builds(
+    Breadcrumb,
+    st.builds(
+        ContentHash,
+        st.binary(min_size=20, max_size=20).filter(any),
+        st.sampled_from(HashAlgorithm),
+    ),
+    st.integers(0, 10**19 - 1),
+    st.integers(0, 10**19 - 1),
+)
+
+
+@given(breadcrumbs)
+def test_written_parses_back_to_itself(breadcrumb: Breadcrumb) -> None:
+    assert Breadcrumb.parse(breadcrumb.serialize()) == breadcrumb
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_parse_or_are_a_format_error(text: bytes) -> None:
+    with contextlib.suppress(FormatError):
+        Breadcrumb.parse(text)
+
+
+def test_the_original_clients_form() -> None:
+    text = f"{DIGITS}-rmd160T1795371178R7".encode()
+    assert Breadcrumb.parse(text) == SEVENTH
+    assert SEVENTH.serialize() == text
+
+
+def test_the_old_form_has_revision_0() -> None:
+    assert Breadcrumb.parse(f"{DIGITS}T1795371178".encode()).revision == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        DIGITS,
+        DIGITS + "T",
+        DIGITS + "TR7",
+        DIGITS + "T1R",
+        DIGITS + "T-1R7",
+        DIGITS + "T1R7 ",
+        DIGITS + "T1R" + 20 * "9",
+        DIGITS.upper() + "T1R7",
+        DIGITS + "-md5T1R7",
+        40 * "0" + "T1R7",
+        "\u0665" * 40 + "T1R7",
+    ],
+)
+def test_a_malformed_breadcrumb_is_refused(text: str) -> None:
+    with pytest.raises(FormatError):
+        Breadcrumb.parse(text.encode())
+
+
+def test_nothing_is_remembered_at_first(tmp_path: Path) -> None:
+    assert read_breadcrumb(str(tmp_path), FQRN) is None
+    assert read_breadcrumb(str(tmp_path / "missing"), FQRN) is None
+
+
+def test_what_was_written_is_remembered(tmp_path: Path) -> None:
+    write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
+    assert read_breadcrumb(str(tmp_path), FQRN) == SEVENTH
+    assert read_breadcrumb(str(tmp_path), "other.example.org") is None
+    path = tmp_path / f"cvmfschecksum.{FQRN}"
+    assert path.read_bytes() == SEVENTH.serialize()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_newer_revision_replaces_an_older(tmp_path: Path) -> None:
+    for breadcrumb in (SEVENTH, EIGHTH, EIGHTH):
+        write_breadcrumb(str(tmp_path), FQRN, breadcrumb)
+    assert read_breadcrumb(str(tmp_path), FQRN) == EIGHTH
+
+
+def test_an_older_revision_cannot_replace_a_newer(tmp_path: Path) -> None:
+    write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
+    write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
+    assert read_breadcrumb(str(tmp_path), FQRN) == EIGHTH
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 60, b"x" * 100_000])
+def test_a_damaged_file_is_reported_and_can_be_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    (tmp_path / f"cvmfschecksum.{FQRN}").write_bytes(damage)
+    assert read_breadcrumb(str(tmp_path), FQRN) is None
+    assert "is damaged" in caplog.text
+    write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
+    assert read_breadcrumb(str(tmp_path), FQRN) == SEVENTH
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / f"cvmfschecksum.{FQRN}").mkdir()
+    with pytest.raises(CacheError, match="cannot read"):
+        read_breadcrumb(str(tmp_path), FQRN)
+
+
+@pytest.mark.parametrize("fqrn", ["../etc/passwd", "", ".hidden", "a/b", "a\0b"])
+def test_a_name_cannot_leave_the_directory(tmp_path: Path, fqrn: str) -> None:
+    with pytest.raises(ConfigurationError):
+        read_breadcrumb(str(tmp_path), fqrn)
+    with pytest.raises(ConfigurationError):
+        write_breadcrumb(str(tmp_path), fqrn, SEVENTH)
+
+
+@pytest.mark.parametrize("call", ["open", "write", "rename"])
+def test_a_full_disk_is_reported_and_changes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+) -> None:
+    write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
+    fail_calls(monkeypatch, call, errno.ENOSPC)
+    write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
+    monkeypatch.undo()
+    assert "cannot remember revision 8" in caplog.text
+    assert read_breadcrumb(str(tmp_path), FQRN) == SEVENTH
+    assert os.listdir(tmp_path / "txn") == []
+
+
+def test_death_at_any_system_call_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    directory = str(tmp_path)
+    call_number = 1
+    seen = set()
+    write_breadcrumb(directory, FQRN, SEVENTH)
+    while run_and_die_at(
+        call_number, lambda: write_breadcrumb(directory, FQRN, EIGHTH)
+    ):
+        found = read_breadcrumb(directory, FQRN)
+        assert found in (SEVENTH, EIGHTH)
+        seen.add(found)
+        (tmp_path / f"cvmfschecksum.{FQRN}").unlink()
+        write_breadcrumb(directory, FQRN, SEVENTH)
+        call_number += 1
+    assert seen == {SEVENTH, EIGHTH}

@@ -1,0 +1,385 @@
+import errno
+import functools
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.private_directory import open_private_directory
+from cvmfsexec.errors import CacheError
+from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from tests.support.store_contract import CONTENT, NAME, content_of, put
+from tests.support.system_calls import count_calls, fail_calls, run_and_die_at
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+LONG = bytes(range(256)) * 4096
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DirectoryStore]:
+    store = DirectoryStore.open(str(root))
+    yield store
+    store.close()
+
+
+def pending_files(root: Path) -> list[str]:
+    directory = root / "txn"
+    return os.listdir(directory) if directory.exists() else []
+
+
+def is_pending(path: object, *_: object, **__: object) -> bool:
+    return str(path).startswith("txn/")
+
+
+# Layout
+
+
+@pytest.mark.parametrize("algorithm", HashAlgorithm)
+def test_objects_lie_where_the_original_looks_for_them(
+    store: DirectoryStore, root: Path, algorithm: HashAlgorithm
+) -> None:
+    name = ContentHash(bytes(range(0x10, 0x24)), algorithm)
+    os.close(put(store, name, CONTENT))
+    rest = "1112131415161718191a1b1c1d1e1f20212223" + algorithm.suffix
+    assert (root / "10" / rest).read_bytes() == CONTENT
+
+
+def test_nobody_else_can_read_anything(store: DirectoryStore, root: Path) -> None:
+    before = os.umask(0)
+    try:
+        os.close(put(store, NAME, CONTENT))
+    finally:
+        os.umask(before)
+    modes = {
+        stat.S_IMODE(path.stat().st_mode) for path in root.rglob("*") if path.is_file()
+    }
+    assert modes == {0o600}
+    directories = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o700}
+    assert len(directories) == 3
+
+
+def test_an_uncommitted_object_lies_in_txn_only(
+    store: DirectoryStore, root: Path
+) -> None:
+    with store.transaction() as transaction:
+        transaction.write(CONTENT)
+        files = [path for path in root.rglob("*") if path.is_file()]
+        assert [path.parent.name for path in files] == ["txn"]
+    assert pending_files(root) == []
+
+
+def test_commit_leaves_nothing_in_txn(store: DirectoryStore, root: Path) -> None:
+    os.close(put(store, NAME, CONTENT))
+    assert pending_files(root) == []
+
+
+def test_a_warm_open_is_one_system_call(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.close(put(store, NAME, CONTENT))
+    calls = count_calls(monkeypatch, "open", "stat", "fstat", "access", "listdir")
+    descriptor = store.open_object(NAME)
+    monkeypatch.undo()
+    assert content_of(descriptor) == CONTENT
+    assert calls == ["open"]
+
+
+@pytest.mark.parametrize("missing", ["txn", NAME.cache_path()[:2]])
+def test_a_removed_directory_is_made_again(
+    store: DirectoryStore, root: Path, missing: str
+) -> None:
+    os.close(put(store, NAME, CONTENT))
+    store.remove(NAME)
+    (root / missing).rmdir()
+    os.close(put(store, NAME, CONTENT))
+    assert content_of(store.open_object(NAME)) == CONTENT
+
+
+def test_the_store_follows_its_directory_when_that_is_moved(
+    store: DirectoryStore, root: Path
+) -> None:
+    os.close(put(store, NAME, CONTENT))
+    root.rename(root.with_name("elsewhere"))
+    assert content_of(store.open_object(NAME)) == CONTENT
+
+
+# Several processes
+
+
+def test_stores_on_one_directory_see_each_other(
+    store: DirectoryStore, root: Path
+) -> None:
+    other = DirectoryStore.open(str(root))
+    os.close(put(other, NAME, CONTENT))
+    other.close()
+    assert content_of(store.open_object(NAME)) == CONTENT
+
+
+def test_a_start_leaves_the_files_of_the_living_alone(
+    store: DirectoryStore, root: Path
+) -> None:
+    with store.transaction() as transaction:
+        transaction.write(CONTENT)
+        DirectoryStore.open(str(root)).close()
+        os.close(transaction.commit(NAME))
+    assert content_of(store.open_object(NAME)) == CONTENT
+
+
+def test_a_live_file_that_was_taken_for_a_dead_one_is_not_kept(
+    store: DirectoryStore, root: Path
+) -> None:
+    with store.transaction() as transaction:
+        transaction.write(CONTENT)
+        for name in pending_files(root):
+            (root / "txn" / name).unlink()
+        assert content_of(transaction.commit(NAME)) == CONTENT
+    assert not store.has(NAME)
+    os.close(put(store, NAME, CONTENT))
+    assert store.has(NAME)
+
+
+def test_a_forked_child_does_not_write_to_its_parents_file(
+    store: DirectoryStore, root: Path
+) -> None:
+    mine = store.transaction()  # before and after the fork, both count from here
+    assert not run_and_die_at(0, lambda: put(store, NAME, b"the child's"))
+    mine.write(CONTENT)
+    assert content_of(store.open_object(NAME)) == b"the child's"
+    assert content_of(mine.commit(NAME)) == CONTENT
+    assert pending_files(root) == []
+
+
+@pytest.mark.parametrize("content", [CONTENT, LONG], ids=["small", "large"])
+def test_death_at_any_system_call_leaves_a_whole_object_or_none(
+    root: Path, content: bytes
+) -> None:
+    def fill(directory: Path) -> None:
+        store = DirectoryStore.open(str(directory))
+        with store.transaction() as transaction:
+            transaction.write(content[: len(content) // 2])
+            transaction.write(content[len(content) // 2 :])
+            os.close(transaction.commit(NAME))
+        store.close()
+
+    was_stored = []
+    for call_number in itertools.count(1):
+        directory = root / str(call_number)
+        if not run_and_die_at(call_number, functools.partial(fill, directory)):
+            break
+        store = DirectoryStore.open(str(directory))
+        assert pending_files(directory) == []
+        was_stored.append(store.has(NAME))
+        if store.has(NAME):
+            assert content_of(store.open_object(NAME)) == content
+        store.close()
+    assert was_stored == sorted(was_stored), "first absent, then there"
+    assert set(was_stored) == {False, True}
+
+
+# Without room
+
+
+@pytest.fixture
+def warnings_seen(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", ["open", "rename"])
+def test_a_directory_that_refuses_is_done_without(
+    store: DirectoryStore,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings_seen: Callable[[], list[str]],
+    call: str,
+    error: int,
+) -> None:
+    fail_calls(monkeypatch, call, error, is_pending)
+    for _ in range(3):
+        assert content_of(put(store, NAME, CONTENT)) == CONTENT
+    assert not store.has(NAME)
+    assert pending_files(root) == []
+    assert warnings_seen() == [
+        f"cache directory {root}: {os.strerror(error)}; "
+        "what does not fit is read without being kept"
+    ]
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=errno.errorcode.get)
+@pytest.mark.parametrize("full", ["cache", "cache and scratch"])
+def test_a_disk_that_fills_while_an_object_is_written(
+    store: DirectoryStore,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings_seen: Callable[[], list[str]],
+    error: int,
+    full: str,
+) -> None:
+    def is_on_full_disk(descriptor: int, _data: object) -> bool:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        on_disk = path.startswith("/memfd:") is False
+        return (path.startswith(str(root)) if full == "cache" else on_disk) and (
+            os.fstat(descriptor).st_size >= 600_000
+        )
+
+    failed = fail_calls(monkeypatch, "write", error, is_on_full_disk)
+    with store.transaction() as transaction:
+        for start in range(0, len(LONG), 100_000):
+            transaction.write(LONG[start : start + 100_000])
+        descriptor = transaction.commit(NAME)
+    assert len(failed) == (1 if full == "cache" else 2)
+    assert content_of(descriptor) == LONG
+    assert not store.has(NAME)
+    assert pending_files(root) == []
+    assert len(warnings_seen()) == 1
+
+
+def test_writes_may_be_partial(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+    monkeypatch.setattr(
+        os, "write", lambda descriptor, data: real(descriptor, data[:70_000])
+    )
+    assert content_of(put(store, NAME, LONG)) == LONG
+
+
+def test_what_a_network_file_system_refuses_on_close_is_told(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_calls(monkeypatch, "dup", errno.EDQUOT)
+    with pytest.raises(CacheError, match="quota"):
+        put(store, NAME, CONTENT)
+    assert not store.has(NAME)
+    assert pending_files(root) == []
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT, "it is kept elsewhere"
+
+
+def test_the_directory_is_asked_again_after_a_minute(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    store = DirectoryStore(str(root), open_private_directory(str(root)), clock=clock)
+    fail_calls(monkeypatch, "open", errno.ENOSPC, is_pending)
+    os.close(put(store, NAME, CONTENT))
+    monkeypatch.undo()
+    clock.now_s += 59
+    os.close(put(store, NAME, CONTENT))
+    assert not store.has(NAME)
+    clock.now_s += 2
+    os.close(put(store, NAME, CONTENT))
+    assert store.has(NAME)
+    store.close()
+
+
+def test_a_directory_that_is_deleted_is_done_without(
+    store: DirectoryStore, root: Path
+) -> None:
+    os.close(put(store, NAME, CONTENT))
+    for path in sorted(root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    root.rmdir()
+    assert store.open_object(NAME) is None
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT
+    store.remove(NAME)
+
+
+def test_no_scratch_directory_leaves_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(
+        str(root),
+        open_private_directory(str(root)),
+        scratch_directory=str(root / "missing"),
+    )
+    fail_calls(monkeypatch, "open", errno.ENOSPC, is_pending)
+    descriptor = put(store, NAME, CONTENT)
+    assert "memfd" in os.readlink(f"/proc/self/fd/{descriptor}")
+    assert content_of(descriptor) == CONTENT
+    store.close()
+
+
+def test_no_room_anywhere_is_an_error(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_calls(monkeypatch, "write", errno.ENOSPC)
+    with (
+        pytest.raises(CacheError, match="no room"),
+        store.transaction() as transaction,
+    ):
+        transaction.write(CONTENT)
+    monkeypatch.undo()
+    assert pending_files(root) == []
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE])
+def test_too_many_open_files_is_not_blamed_on_the_directory(
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings_seen: Callable[[], list[str]],
+    error: int,
+) -> None:
+    fail_calls(monkeypatch, "open", error)
+    with pytest.raises(CacheError, match="open files"):
+        store.transaction()
+    with pytest.raises(CacheError, match="open files"):
+        store.open_object(NAME)
+    monkeypatch.undo()
+    os.close(put(store, NAME, CONTENT))
+    assert store.has(NAME)
+    assert warnings_seen() == []
+
+
+def test_an_object_on_a_broken_disk_counts_as_absent(
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    warnings_seen: Callable[[], list[str]],
+) -> None:
+    os.close(put(store, NAME, CONTENT))
+    fail_calls(monkeypatch, "open", errno.EIO)
+    assert store.open_object(NAME) is None
+    assert len(warnings_seen()) == 1
+
+
+def test_no_descriptor_is_lost(store: DirectoryStore, root: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        DirectoryStore.open(str(root)).close()
+        os.close(put(store, NAME, CONTENT))
+        store.transaction().abort()
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            raise ZeroDivisionError
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+# Usage
+
+
+def test_usage_is_counted_at_most_once_a_minute(root: Path) -> None:
+    clock = Clock()
+    store = DirectoryStore(str(root), open_private_directory(str(root)), clock=clock)
+    assert store.used_bytes() == 0
+    os.close(put(store, NAME, CONTENT))
+    assert store.used_bytes() == 0
+    clock.now_s += 61
+    assert store.used_bytes() == len(CONTENT)
+    store.close()
