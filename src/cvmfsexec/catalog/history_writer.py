@@ -1,0 +1,67 @@
+"""Tag databases as the publisher writes them.
+
+Source: docs/reference/publisher-format.md, "Tag database".
+"""
+
+from collections.abc import Iterable
+
+from cvmfsexec.catalog.history import Tag
+from cvmfsexec.catalog.new_database import new_database
+from cvmfsexec.catalog.schema import (
+    CREATE_HISTORY,
+    DEFAULT_BRANCH,
+    HISTORY_SCHEMA,
+    HISTORY_SCHEMA_REVISION,
+    Property,
+)
+from cvmfsexec.format.digest import ContentHash
+
+_CHANNEL = 0  # of tags.channel; once release channels, now always 0
+
+
+def write_history(
+    path: str, fqrn: str, tags: Iterable[Tag], previous: ContentHash | None
+) -> None:
+    """Write a tag database into a new file.
+
+    Args:
+        path: Must not exist.
+        fqrn: The repository that the tags belong to.
+        tags: All of the default branch.
+        previous: The database before this one, if there was one.
+
+    Raises:
+        PublishError: The file could not be written.
+    """
+    properties = {
+        Property.SCHEMA: HISTORY_SCHEMA,
+        Property.SCHEMA_REVISION: HISTORY_SCHEMA_REVISION,
+        Property.FQRN: fqrn,
+    }
+    if previous is not None:
+        properties[Property.PREVIOUS_REVISION] = str(previous)
+    with new_database(path, CREATE_HISTORY) as connection:
+        connection.execute(
+            "INSERT INTO branches (branch, parent, initial_revision) VALUES (?, ?, ?)",
+            DEFAULT_BRANCH,
+        )
+        connection.executemany(
+            "INSERT INTO properties (key, value) VALUES (?, ?)", properties.items()
+        )
+        connection.executemany(
+            "INSERT INTO tags (name, hash, revision, timestamp, channel, description,"
+            " size, branch) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    tag.name,
+                    str(tag.root_catalog),
+                    tag.revision,
+                    tag.timestamp_s,
+                    _CHANNEL,
+                    tag.description,
+                    tag.root_catalog_size,
+                    tag.branch,
+                )
+                for tag in tags
+            ],
+        )
