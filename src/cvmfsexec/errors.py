@@ -27,6 +27,8 @@
     ├── ConfigurationError           parameters, keys, names given by the user
     │   └── TagNotFoundError
     ├── NamespaceError               a system call was refused; carries a hint
+    ├── SessionError                 a process of a session ended before its time
+    │   └── ServiceFailedError           a file server said that it cannot start
     └── PublishError                 the publisher cannot go on
 
 "No such entry" is an answer (``None``), never one of these. Three places decide
@@ -163,6 +165,22 @@ class NamespaceError(CvmfsError):
         super().__init__(message, hint=hint)
         self.syscall = syscall
         self.errno = errno
+
+
+class SessionError(CvmfsError):
+    """A process that a session needs ended before the payload did."""
+
+
+class ServiceFailedError(SessionError):
+    """A file server could not start; the message is its own.
+
+    Attributes:
+        status: The exit status that it asked for; 0 if it did not say.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class PublishError(CvmfsError):

@@ -1,0 +1,137 @@
+"""What a user can do about a refused system call, found by looking at this machine.
+
+Facts and advice are kept apart: the error says which call was refused and with which
+errno; here somebody looks round for the reason. Nothing is concluded from a version
+number. An empty answer means that nothing was found.
+"""
+
+import errno
+from collections.abc import Callable
+
+from cvmfsexec.errors import NamespaceError
+
+Look = Callable[[str], str]
+"""Returns what is in a file, without white space around it; empty if unreadable."""
+
+_MAPS = frozenset({"setgroups", "uid_map", "gid_map"})
+_REFUSED = frozenset({errno.EPERM, errno.EACCES})
+
+
+def read_or_nothing(path: str) -> str:
+    """Look at the real machine."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def find_hint(error: NamespaceError, look: Look = read_or_nothing) -> str:
+    """Return what the user can do about a refused call; empty if nothing is known."""
+    if error.syscall == "unshare":
+        return _about_unshare(error.errno, look)
+    if error.syscall == "open":
+        return _about_device(error.errno)
+    if error.syscall == "mount" and "mount fuse" in str(error):
+        return _about_fuse(error.errno, look)
+    if error.errno in _REFUSED:
+        return _about_rights_inside(error.syscall, look)
+    return ""
+
+
+def _about_unshare(number: int, look: Look) -> str:
+    if look("/proc/sys/user/max_user_namespaces") == "0":
+        return (
+            "user namespaces are switched off here; an administrator can allow them: "
+            "sysctl -w user.max_user_namespaces=15000"
+        )
+    if look("/proc/sys/kernel/unprivileged_userns_clone") == "0":
+        return (
+            "user namespaces are for root only here; an administrator can allow them: "
+            "sysctl -w kernel.unprivileged_userns_clone=1"
+        )
+    if number in (errno.ENOSPC, errno.EUSERS):
+        return (
+            "the limit of user namespaces is reached (user.max_user_namespaces, or 32 "
+            "levels of nesting)"
+        )
+    if number == errno.EINVAL:
+        return (
+            "the kernel has no user namespaces, or they wait for the boot parameter "
+            "user_namespace.enable=1"
+        )
+    return _about_forbidden_unshare(look)
+
+
+def _about_forbidden_unshare(look: Look) -> str:
+    if _has_seccomp_filter(look):
+        return (
+            "a seccomp filter, probably a container's, forbids it; start the container "
+            "with --security-opt seccomp=unconfined"
+        )
+    if not _is_root_a_mount(look):
+        return (
+            "this is a chroot, where the kernel allows no user namespaces; enter the "
+            "directory with pivot_root, as container runtimes do, instead"
+        )
+    if _is_apparmor_strict(look):
+        return _APPARMOR
+    return (
+        "a chroot or a security module forbids it; 'unshare -Ur true' in the same "
+        "place fails in the same way"
+    )
+
+
+def _about_rights_inside(syscall: str, look: Look) -> str:
+    if _is_apparmor_strict(look):
+        return _APPARMOR
+    if syscall in _MAPS:
+        return "a security module forbids to use the user namespace"
+    if _has_seccomp_filter(look) or "docker" in look("/proc/self/attr/current"):
+        return (
+            "the container's security profile forbids mounts; start it with "
+            "--security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+        )
+    return ""
+
+
+def _about_device(number: int) -> str:
+    if number in _REFUSED:
+        return (
+            "the device /dev/fuse may not be used; outside containers its mode should "
+            "be 0666 (chmod 666 /dev/fuse), inside start with --device /dev/fuse"
+        )
+    return (
+        "the kernel's FUSE module is not loaded (modprobe fuse), or the container was "
+        "started without --device /dev/fuse"
+    )
+
+
+def _about_fuse(number: int, look: Look) -> str:
+    if number == errno.ENODEV:
+        return "the kernel's FUSE module is not loaded: modprobe fuse"
+    if number not in _REFUSED:
+        return ""
+    return _about_rights_inside("mount", look) or (
+        "this kernel does not allow FUSE in user namespaces; Linux 4.18 and RHEL 7.8 do"
+    )
+
+
+_APPARMOR = (
+    "AppArmor takes all rights from user namespaces here; an administrator can allow "
+    "them: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+)
+
+
+def _is_apparmor_strict(look: Look) -> bool:
+    return look("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
+
+
+def _has_seccomp_filter(look: Look) -> bool:
+    return "\nSeccomp:\t2" in look("/proc/self/status")
+
+
+def _is_root_a_mount(look: Look) -> bool:
+    """Whether the root directory is a mount; in a chroot it seldom is."""
+    table = look("/proc/self/mountinfo")
+    return not table or any(line.split()[4] == "/" for line in table.splitlines())

@@ -1,0 +1,315 @@
+"""init: the first process of the namespaces, and the parent of all that runs in them.
+
+It builds the private root, starts the services and, when all are ready, the payload.
+Then it waits: for children that end, for signals to pass on, for what services say,
+and for the supervisor to be gone. When the payload has ended, so does everything.
+
+It is single-threaded and has one place to wait: ``sigwaitinfo``. Pipes are made to
+announce themselves there by SIGIO. Signals from the supervisor arrive as bytes in a
+pipe, so that init knows them from signals sent to itself. The same pipe is a lifeline:
+its end says that the supervisor is gone, whatever became of it.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from signal import Signals
+from typing import NamedTuple, NoReturn
+
+from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces import (
+    descendants,
+    descriptors,
+    messages,
+    payload,
+    root,
+    service,
+    signals,
+    syscalls,
+)
+from cvmfsexec.namespaces.isolation import Isolation
+from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
+from cvmfsexec.namespaces.origin import Origin
+from cvmfsexec.namespaces.plan import Service, SessionPlan
+
+GO = b"\0"
+"""First byte from the supervisor: the founder is gone, init is the supervisor's child.
+All later bytes are numbers of signals."""
+
+GRACE_S = 3.0
+"""What a payload has between TERM and KILL after it has lost a file server: time to say
+something, and less than the 5 to 30 seconds that batch systems themselves give."""
+
+_AWAITED = signals.ENDING | {Signals.SIGCHLD, Signals.SIGIO}
+
+
+class Assignment(NamedTuple):
+    """What init is given by the supervisor.
+
+    Attributes:
+        control: Pipe from the supervisor; ends with it.
+        report: Pipe to the supervisor, for messages.
+    """
+
+    plan: SessionPlan
+    origin: Origin
+    isolation: Isolation
+    control: int
+    report: int
+
+
+class _Running(NamedTuple):
+    """A service that was started.
+
+    Attributes:
+        events: Pipe to it, one byte for each event.
+    """
+
+    service: Service
+    events: int
+
+
+class _SupervisorGoneError(Exception):
+    """There is nobody left to run a session for."""
+
+
+def become_init(assignment: Assignment) -> NoReturn:
+    """Be init, and end the session. Called in the first process of the namespaces."""
+    verdict = Message(Topic.LOST, text="the session's init process failed")
+    try:
+        verdict = _Init(assignment).run()
+    except NamespaceError as error:
+        verdict = messages.about_refusal(error)
+    except _SupervisorGoneError:
+        pass
+    except BaseException:  # noqa: BLE001 -- the border of a process
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _end_session(assignment, verdict)
+
+
+def _end_session(assignment: Assignment, verdict: Message) -> NoReturn:
+    try:
+        if assignment.isolation is Isolation.PROCESS_TREE:
+            descendants.end_all()
+        messages.send(assignment.report, verdict)
+    finally:
+        os._exit(0)  # in a pid namespace, this is the end of all that is left in it
+
+
+class _Init:
+    """The state of a session, from its foundation to its verdict."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._plan = assignment.plan
+        self._pid = os.getpid()
+        self._services: dict[int, _Running] = {}
+        self._ready: set[str] = set()
+        self._payload_pid = 0
+        self._failure: Message | None = None
+        self._verdict: Message | None = None
+        self._kill_at_s: float | None = None
+        self._repeats = signals.RepeatFilter()
+        incoming, self._messages = os.pipe()
+        self._mailbox = Mailbox(incoming)
+        self._requests, self._requests_in = os.pipe()
+        os.set_blocking(self._requests_in, False)  # written to by signal handlers
+
+    def run(self) -> Message:
+        """Run the session, and return what became of it."""
+        syscalls.set_process_name("cvmfsexec-init")
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.JOB_CONTROL)
+        has_pid_namespace = self._assignment.isolation is Isolation.PID_NAMESPACE
+        if not has_pid_namespace:
+            syscalls.set_child_subreaper(on=True)
+        steps = root.plan_root(
+            root.read_root_entries(),
+            self._plan.mountpoints,
+            has_new_proc=has_pid_namespace,
+        )
+        root.perform(steps.foundation)
+        messages.send(self._assignment.report, Message(Topic.SETTLED))
+        self._start_services()
+        root.perform(steps.building)
+        self._hang_on_supervisor()
+        self._tell_services(service.ROOT_STANDS, list(self._services.values()))
+        self._tell_dependents()
+        return self._wait_for_verdict()
+
+    # -- starting -------------------------------------------------------------------
+
+    def _start_services(self) -> None:
+        for one in self._plan.services:
+            events_out, events = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                self._become_service(one, events_out, foreign=events)
+            os.close(events_out)
+            self._services[pid] = _Running(one, events)
+
+    def _become_service(self, one: Service, events: int, *, foreign: int) -> NoReturn:
+        wiring = service.Wiring(
+            init_pid=self._pid,
+            messages=self._messages,
+            requests=self._requests_in,
+            events=events,
+            foreign=(
+                foreign,
+                self._mailbox.descriptor,
+                self._requests,
+                self._assignment.control,
+                self._assignment.report,
+                *(running.events for running in self._services.values()),
+            ),
+        )
+        service.become_service(one, wiring, self._assignment.origin)
+
+    def _hang_on_supervisor(self) -> None:
+        """End with the supervisor from now on."""
+        if not os.read(self._assignment.control, 1):
+            raise _SupervisorGoneError
+        if self._assignment.isolation is Isolation.PID_NAMESPACE:
+            syscalls.set_parent_death_signal(signal.SIGKILL)
+        # Without a pid namespace init must live on to kill the others: the end of the
+        # lifeline tells it to. With it, this look is for a death before the line above.
+        for descriptor in (
+            self._assignment.control,
+            self._mailbox.descriptor,
+            self._requests,
+        ):
+            _announce_by_signal(descriptor)
+        self._look_round()
+
+    def _start_payload(self) -> None:
+        origin = self._assignment.origin
+        self._payload_pid = os.fork()
+        if self._payload_pid == 0:
+            payload.become_payload(self._plan, origin, self._pid, self._messages)
+        # The payload stays in the supervisor's process group, which a terminal may
+        # have in the foreground. Only now may init leave it.
+        os.setpgid(0, 0)
+        descriptors.let_go(origin.inherited)
+
+    # -- waiting --------------------------------------------------------------------
+
+    def _wait_for_verdict(self) -> Message:
+        while self._verdict is None:
+            if not self._payload_pid and len(self._ready) == len(self._services):
+                self._start_payload()
+            self._wait_for_event()
+        return self._verdict
+
+    def _wait_for_event(self) -> None:
+        timeout_s = None
+        if self._kill_at_s is not None:
+            timeout_s = self._kill_at_s - time.monotonic()
+        info = signals.wait_for(_AWAITED, timeout_s)
+        if info is None:
+            os.kill(self._payload_pid, signal.SIGKILL)
+            self._kill_at_s = None
+        elif info.si_signo in (Signals.SIGCHLD, Signals.SIGIO):
+            self._look_round()
+        elif info.si_code != signals.SI_KERNEL or not self._payload_pid:
+            self._pass_on(info.si_signo, signals.Source.INIT)
+
+    def _look_round(self) -> None:
+        # Children first: whatever an ended one has said is then there to be read.
+        ended = list(_reap())
+        for message in self._mailbox.drain():
+            self._heed(message)
+        for pid, wait_status in ended:
+            self._note_end(pid, wait_status)
+        for number in _drain(self._assignment.control):
+            self._pass_on(number, signals.Source.SUPERVISOR)
+        for number in _drain(self._requests):
+            if number in signals.ENDING:
+                self._pass_on(number, signals.Source.SERVICE)
+
+    # -- deciding -------------------------------------------------------------------
+
+    def _pass_on(self, number: int, source: signals.Source) -> None:
+        if self._verdict is not None or self._repeats.is_repeat(number, source):
+            return
+        if self._payload_pid:
+            os.kill(self._payload_pid, number)
+        elif number in signals.ENDING:
+            status = payload.SIGNALLED + number
+            self._verdict = Message(Topic.ENDED, number=status)
+
+    def _heed(self, message: Message) -> None:
+        if message.topic is Topic.READY:
+            self._ready.add(message.sender)
+            self._tell_dependents()
+        elif message.topic is Topic.REFUSED:  # by the payload's process
+            self._verdict = message
+        else:
+            self._fail(message)
+
+    def _note_end(self, pid: int, wait_status: int) -> None:
+        if pid == self._payload_pid:
+            status = payload.exit_status_of(wait_status)
+            ended = Message(Topic.ENDED, number=status)
+            self._verdict = self._verdict or self._failure or ended
+        elif pid in self._services:
+            name = self._services[pid].service.name
+            how = signals.describe_end(wait_status)
+            text = f"the file server of {name} {how}"
+            self._fail(Message(Topic.LOST, name, text=text))
+
+    def _fail(self, failure: Message) -> None:
+        if self._failure is not None or self._verdict is not None:
+            return
+        self._failure = failure
+        if self._payload_pid:
+            os.kill(self._payload_pid, signal.SIGTERM)
+            os.kill(self._payload_pid, signal.SIGCONT)
+            self._kill_at_s = time.monotonic() + GRACE_S
+        else:
+            self._verdict = failure
+
+    def _tell_dependents(self) -> None:
+        self._tell_services(
+            service.DEPENDENCIES_READY,
+            [
+                running
+                for running in self._services.values()
+                if self._ready.issuperset(running.service.after)
+            ],
+        )
+
+    def _tell_services(self, event: bytes, those: list[_Running]) -> None:
+        for running in those:
+            messages.send_bytes(running.events, event)
+
+
+def _reap() -> Iterator[tuple[int, int]]:
+    while True:
+        try:
+            pid, wait_status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        yield pid, wait_status
+
+
+def _drain(descriptor: int) -> bytes:
+    """Return the bytes that have arrived; the end of the lifeline is an error."""
+    received = b""
+    try:
+        while data := os.read(descriptor, 64):
+            received += data
+    except BlockingIOError:
+        return received
+    raise _SupervisorGoneError
+
+
+def _announce_by_signal(descriptor: int) -> None:
+    """Let the kernel send SIGIO when something arrives in a pipe, or its end does."""
+    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_NONBLOCK | fcntl.FASYNC)

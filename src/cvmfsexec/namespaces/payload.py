@@ -1,0 +1,97 @@
+"""The payload's process: from the fork to the user's command."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from cvmfsexec import log
+from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces import identity, messages, signals, syscalls
+from cvmfsexec.namespaces.origin import Origin
+from cvmfsexec.namespaces.plan import SessionPlan
+
+CANNOT_EXECUTE = 126
+COMMAND_NOT_FOUND = 127
+SIGNALLED = 128
+"""Exit statuses as every shell has them; the last is the base for signal numbers."""
+
+
+def become_payload(
+    plan: SessionPlan, origin: Origin, init_pid: int, mailbox: int
+) -> NoReturn:
+    """Be the user again, and then the user's command.
+
+    Called in a process that init has just forked. Where that is impossible, init is
+    told through the mailbox.
+    """
+    status = CANNOT_EXECUTE
+    try:
+        _become_user(origin)
+        _enter_directory(plan.cwd)
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() == init_pid:
+            signals.hand_back(origin.signals)
+            status = execute(plan.command, plan.environment)
+    except NamespaceError as error:
+        messages.send(mailbox, messages.about_refusal(error))
+    except BaseException:  # noqa: BLE001 -- the border of a process
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def execute(command: tuple[str, ...], environment: Mapping[str, str]) -> int:
+    """Become a command; on return, its answer is the exit status that says why not."""
+    name = command[0]
+    try:
+        _execute_as_execvp_does(command, environment)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if "/" not in name:
+            log.error("%s: command not found", name)
+            return COMMAND_NOT_FOUND
+        if not os.path.exists(name):
+            log.error("%s: %s", name, error.strerror)
+            return COMMAND_NOT_FOUND
+        # The kernel says so as well when a script is there but its "#!" program isn't.
+        log.error("cannot execute %s: its interpreter is missing", name)
+    except OSError as error:
+        log.error("cannot execute %s: %s", name, error.strerror)
+    except ValueError as error:  # NUL in a word; "=" in the name of a variable
+        log.error("cannot execute %s: %s", name, error)
+    return CANNOT_EXECUTE
+
+
+def exit_status_of(wait_status: int) -> int:
+    """Return the exit status that a shell would give for an ended process."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else SIGNALLED - code
+
+
+def _execute_as_execvp_does(
+    command: tuple[str, ...], environment: Mapping[str, str]
+) -> None:
+    try:
+        os.execvpe(command[0], command, environment)  # noqa: S606 -- what we are for
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        # A script without "#!" is the shell's, as execvp(3) has it but Python has not.
+        script = os.fsdecode(error.filename)
+        os.execve("/bin/sh", ("sh", script, *command[1:]), environment)  # noqa: S606
+
+
+def _become_user(origin: Origin) -> None:
+    syscalls.unshare(syscalls.CLONE_NEWUSER, "create the payload's user namespace")
+    identity.map_identity(inside=origin.identity, outside=identity.ROOT)
+
+
+def _enter_directory(path: str) -> None:
+    # Elsewhere than where the user was, the command could do harm.
+    try:
+        os.chdir(path)
+    except OSError as error:
+        purpose = f"enter {path} inside the session"
+        raise syscalls.refusal("chdir", error.errno or 0, purpose) from error

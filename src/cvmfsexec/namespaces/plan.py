@@ -1,0 +1,104 @@
+"""What a session consists of: the request that the outside makes to this package."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces import root
+
+
+class ServiceChannel(Protocol):
+    """How a service and the session speak to each other."""
+
+    def wait_for_root(self) -> None:
+        """Wait until the private root stands; only then mount anything."""
+
+    def wait_for_dependencies(self) -> None:
+        """Wait until all services that this one comes after are ready."""
+
+    def ready(self) -> None:
+        """Say that the mount answers. The payload waits for this word of all."""
+
+    def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
+        """Say why there will be no service; the session then ends with it.
+
+        Args:
+            message: One sentence for the user.
+            hint: What the user can do.
+            status: Exit status for the session; 0 leaves it to the caller.
+        """
+
+
+class Service(NamedTuple):
+    """A file server: a process of its own, that lives as long as the session.
+
+    It starts as early as possible, while the private root is still being built, so
+    that it can import and download meanwhile. It runs as uid 0 of the session's user
+    namespace, its working directory is ``/``, it holds nothing of the user's but
+    standard error, and polite signals do not end it (they reach the payload instead).
+
+    Attributes:
+        name: For messages and ``ps``; the fqrn.
+        run: Called in the service's process; returns its exit status. Once ready, it
+            should not return before the session ends.
+        after: Names of services that ``wait_for_dependencies`` waits for.
+    """
+
+    name: str
+    run: Callable[[ServiceChannel], int]
+    after: tuple[str, ...] = ()
+
+
+class SessionPlan(NamedTuple):
+    """One command and what it needs around it.
+
+    Attributes:
+        command: At least one word; looked up in the PATH of ``environment``.
+        environment: The whole environment of the command.
+        cwd: Absolute path of the command's working directory.
+        services: Started at once, in this order.
+        mountpoints: Directories made for them, like ``/cvmfs/atlas.cern.ch``.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    services: tuple[Service, ...] = ()
+    mountpoints: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse a plan that cannot be carried out.
+
+        Raises:
+            NamespaceError: No command, a mount point that cannot be one, two services
+                of one name, or one that waits for a service that is not listed before.
+        """
+        if not self.command:
+            raise NamespaceError("there is no command to run")
+        root.list_own_directories(self.mountpoints)
+        earlier: set[str] = set()
+        for service in self.services:
+            if service.name in earlier or not earlier.issuperset(service.after):
+                raise NamespaceError(f"file server {service.name!r} is out of order")
+            earlier.add(service.name)
+
+    def describe(self) -> Iterator[str]:
+        """Yield one line for each thing that a session does, in order.
+
+        Raises:
+            NamespaceError: A mount point cannot be one.
+        """
+        import shlex
+
+        yield "create user, mount and pid namespaces; be uid 0 in them"
+        entries = root.read_root_entries()
+        steps = root.plan_root(entries, self.mountpoints, has_new_proc=True)
+        for step in steps.foundation:
+            yield step.describe()
+        for service in self.services:
+            after = f", after {', '.join(service.after)}" if service.after else ""
+            yield f"start a file server for {service.name}{after}"
+        for step in steps.building:
+            yield step.describe()
+        yield "create a second user namespace; be the user again"
+        yield f"in {self.cwd}, run: {shlex.join(self.command)}"

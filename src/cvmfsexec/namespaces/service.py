@@ -1,0 +1,94 @@
+"""A service's own process: from the fork to the end of its ``run``."""
+
+import os
+import signal
+import sys
+from typing import NamedTuple, NoReturn
+
+from cvmfsexec.errors import CvmfsError
+from cvmfsexec.namespaces import descriptors, messages, signals, steps, syscalls
+from cvmfsexec.namespaces.messages import Message, Topic
+from cvmfsexec.namespaces.origin import Origin
+from cvmfsexec.namespaces.plan import Service
+
+ROOT_STANDS = b"r"
+DEPENDENCIES_READY = b"d"
+
+
+class Wiring(NamedTuple):
+    """How a service's process is connected with init.
+
+    Attributes:
+        init_pid: Its parent.
+        messages: Pipe to init for messages.
+        requests: Pipe to init for the numbers of signals.
+        events: Pipe from init, one byte for each event.
+        foreign: Descriptors of init and of other services, to be closed.
+    """
+
+    init_pid: int
+    messages: int
+    requests: int
+    events: int
+    foreign: tuple[int, ...]
+
+
+class PipeChannel:
+    """The ``plan.ServiceChannel`` of a service in its own process."""
+
+    def __init__(self, name: str, wiring: Wiring) -> None:
+        self._name = name
+        self._wiring = wiring
+        self._happened = b""
+
+    def wait_for_root(self) -> None:
+        """Wait until the private root stands, and have it for a root."""
+        self._wait_for(ROOT_STANDS)
+        steps.enter_stacked_root()
+
+    def wait_for_dependencies(self) -> None:
+        """Wait until all services that this one comes after are ready."""
+        self._wait_for(DEPENDENCIES_READY)
+
+    def ready(self) -> None:
+        """Say that the mount answers."""
+        messages.send(self._wiring.messages, Message(Topic.READY, self._name))
+
+    def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
+        """Say why there will be no service."""
+        failure = Message(Topic.FAILED, self._name, status, text=message, hint=hint)
+        messages.send(self._wiring.messages, failure)
+
+    def _wait_for(self, event: bytes) -> None:
+        while event not in self._happened:
+            happened = os.read(self._wiring.events, 8)
+            if not happened:
+                os._exit(1)  # init is gone, and nobody waits for a service any more
+            self._happened += happened
+
+
+def become_service(service: Service, wiring: Wiring, origin: Origin) -> NoReturn:
+    """Be a service, and end with it. Called in a process that was just forked."""
+    channel = PipeChannel(service.name, wiring)
+    status = 1
+    try:
+        _settle(service.name, wiring, origin)
+        status = service.run(channel)
+    except CvmfsError as error:
+        channel.failed(str(error), hint=error.hint)
+    except BaseException:  # noqa: BLE001 -- the border of a process
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _settle(name: str, wiring: Wiring, origin: Origin) -> None:
+    syscalls.set_process_name(f"cvmfs:{name}")
+    descriptors.close_all(wiring.foreign)
+    descriptors.let_go(origin.inherited)
+    os.setpgid(0, 0)  # Ctrl-C is not meant for us
+    os.chdir("/")  # the swap of roots takes this along
+    signals.report_in_service(wiring.requests)
+    syscalls.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != wiring.init_pid:
+        os._exit(1)  # init ended before the line above

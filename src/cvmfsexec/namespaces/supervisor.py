@@ -1,0 +1,113 @@
+"""The supervisor: the process that the user started, and whose end is the session's.
+
+It stays on the host and in its namespaces. It passes on signals, and waits for init.
+It is single-threaded and waits in ``sigwaitinfo`` alone.
+"""
+
+import os
+import signal
+from signal import Signals
+
+from cvmfsexec import log
+from cvmfsexec.errors import NamespaceError, ServiceFailedError, SessionError
+from cvmfsexec.namespaces import (
+    descendants,
+    descriptors,
+    hints,
+    messages,
+    signals,
+    syscalls,
+)
+from cvmfsexec.namespaces.founder import Session, found_session
+from cvmfsexec.namespaces.isolation import Isolation
+from cvmfsexec.namespaces.messages import Message, Topic
+from cvmfsexec.namespaces.origin import Origin, take_over
+from cvmfsexec.namespaces.plan import SessionPlan
+
+
+def run_session(plan: SessionPlan) -> int:
+    """Run a command with its file servers; return when nothing is left of either.
+
+    From its start this process is the session's supervisor. It loses standard input
+    and output and all inherited descriptors to the payload, for good. It must have
+    no threads.
+
+    Returns:
+        The command's exit status, 128+n if signal n ended it, 126 if it could not be
+        executed, 127 if it was not found (that was logged then).
+
+    Raises:
+        NamespaceError: The plan is impossible, or the kernel refused something; the
+            hint says what was found to be the reason.
+        ServiceFailedError: A file server could not start; in its own words.
+        SessionError: A process of the session was killed, or ended unexpectedly.
+    """
+    plan.check()
+    origin = take_over()
+    try:
+        return _run(plan, origin)
+    except NamespaceError as error:
+        error.hint = error.hint or hints.find_hint(error)
+        raise
+    finally:
+        signals.restore_mask(origin.signals)
+
+
+def _run(plan: SessionPlan, origin: Origin) -> int:
+    older_children = descendants.list_children()
+    syscalls.set_child_subreaper(on=True)
+    try:
+        session = _found_in_best_way(plan, origin)
+        descriptors.let_go(origin.inherited)
+        wait_status = _watch(session, origin)
+        # Without a pid namespace, and with init killed, there may be orphans.
+        descendants.end_all(spared=older_children)
+    finally:
+        syscalls.set_child_subreaper(on=False)
+    os.set_blocking(session.mailbox.descriptor, False)
+    verdict = _last_word(session.mailbox.drain(), wait_status)
+    descriptors.close_all((session.control, session.mailbox.descriptor))
+    return _conclude(verdict)
+
+
+def _found_in_best_way(plan: SessionPlan, origin: Origin) -> Session:
+    try:
+        return found_session(plan, origin, Isolation.PID_NAMESPACE)
+    except NamespaceError as error:
+        log.debug("no session with a pid namespace: %s", error)
+    return found_session(plan, origin, Isolation.PROCESS_TREE)
+
+
+def _watch(session: Session, origin: Origin) -> int:
+    """Pass on signals until init has ended; return its wait status."""
+    # What the user's shell has ignored for us stays ignored.
+    awaited = (signals.FORWARDED | {Signals.SIGCHLD}) - origin.signals.ignored
+    leads_session = os.getsid(0) == os.getpid()
+    while True:
+        info = signal.sigwaitinfo(awaited)
+        if info.si_signo == Signals.SIGCHLD:
+            pid, wait_status = os.waitpid(session.init_pid, os.WNOHANG)
+            if pid:
+                return wait_status
+        elif signals.is_news_to_payload(
+            info.si_signo, info.si_code, leads_session=leads_session
+        ):
+            messages.send_bytes(session.control, bytes((info.si_signo,)))
+
+
+def _last_word(heard: list[Message], wait_status: int) -> Message:
+    """Return the message that says what became of the session."""
+    if heard:
+        return heard[-1]
+    how = signals.describe_end(wait_status)
+    return Message(Topic.LOST, text=f"the session's init process {how}")
+
+
+def _conclude(verdict: Message) -> int:
+    if verdict.topic is Topic.ENDED:
+        return verdict.number
+    if verdict.topic is Topic.REFUSED:
+        raise messages.refusal_in(verdict)
+    if verdict.topic is Topic.FAILED:
+        raise ServiceFailedError(verdict.text, hint=verdict.hint, status=verdict.number)
+    raise SessionError(f"{verdict.text}; the session has ended")
