@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from cvmfsexec.format.whitelist import Fingerprint, parse_fingerprint
 
-_REVISION = re.compile(r"<([^\s<]+)[ \t]+([0-9]{1,20})(?![0-9])")
+_REVISION = re.compile(r"<([^\s<]+)[ \t]+0*([0-9]+)")
+_DIGITS_MAX = 20  # of a revision; a number with more stays beyond every revision
 
 
 class Blacklist(NamedTuple):
@@ -53,4 +54,4 @@ EMPTY_BLACKLIST = Blacklist(frozenset(), {})
 
 def _parse_revision(line: str) -> tuple[str, int] | None:
     match = _REVISION.match(line)
-    return None if match is None else (match[1], int(match[2]))
+    return None if match is None else (match[1], int(match[2][:_DIGITS_MAX]))

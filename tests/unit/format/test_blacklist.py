@@ -42,7 +42,8 @@ def test_fingerprints_are_read_as_on_a_whitelist() -> None:
         ("<repo.example.org -12", 0),
         ("<other.example.org 12", 0),
         ("repo.example.org 12", 0),
-        ("<repo.example.org " + "9" * 5000, 0),
+        ("<repo.example.org " + "9" * 5000, 10**20 - 1),
+        ("<repo.example.org " + "0" * 5000, 0),
     ],
 )
 def test_minimum_revisions_stand_behind_an_angle(line: str, minimum: int) -> None:
