@@ -13,7 +13,7 @@ import stat
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import DIGEST_BYTES, ContentHash, HashAlgorithm
@@ -65,7 +65,6 @@ _COMPRESSIONS = tuple(Compression)
 _KIND_MASK = Flag.SYMLINK | Flag.SPECIAL | Flag.DIRECTORY
 _SPECIAL_MASK = Flag.SYMLINK | Flag.SPECIAL
 _DIRECTORY_ONLY = Flag.NESTED_MOUNTPOINT | Flag.NESTED_ROOT | Flag.BIND_MOUNTPOINT
-_SPECIAL_TYPES = frozenset({stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
 
 
 class DirectoryEntry(NamedTuple):
@@ -231,10 +230,13 @@ def check_entry(entry: DirectoryEntry) -> None:
             of the mode disagree with the flags, or the name is forbidden.
     """
     try:
-        _check_types(entry)
-        _check_ranges(entry)
-        _check_kind(entry)
-        if not (entry.is_nested_root or entry.path_hash == _ROOT_HASH):
+        if tuple(map(type, entry)) not in _ENTRY_TYPES:
+            _refuse_types(entry)
+        if not _numbers_are_sound(entry):
+            _refuse_numbers(entry)
+        if not _kind_agrees(entry.mode, entry.flags):
+            _refuse_kind(entry)
+        if not entry.flags & Flag.NESTED_ROOT and entry[13:15] != _ROOT_HASH:
             check_entry_name(entry.name)
     except FormatError as error:
         raise FormatError(f"entry {entry.row} ({entry.name!r:.80}): {error}") from None
@@ -253,6 +255,21 @@ def check_entries(entries: Sequence[DirectoryEntry]) -> None:
 
 _ROOT_HASH = path_hash(ROOT)
 _NANOSECONDS_MAX = 999_999_999
+_MODE_MAX = 0o177777
+_REGULAR_TYPES = frozenset({stat.S_IFREG})
+_DIRECTORY_TYPES = frozenset({stat.S_IFDIR})
+_LINK_TYPES = frozenset({stat.S_IFLNK})
+_SPECIAL_TYPES = frozenset({stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
+_MODE_TYPES = {
+    0: _REGULAR_TYPES,
+    Flag.DIRECTORY: _DIRECTORY_TYPES,
+    Flag.SPECIAL: _SPECIAL_TYPES,
+    Flag.SPECIAL | Flag.DIRECTORY: _SPECIAL_TYPES,
+    Flag.SYMLINK: _LINK_TYPES,
+    Flag.SYMLINK | Flag.DIRECTORY: _LINK_TYPES,
+    Flag.SYMLINK | Flag.SPECIAL: _LINK_TYPES,
+    Flag.SYMLINK | Flag.SPECIAL | Flag.DIRECTORY: _LINK_TYPES,
+}
 _NONE = type(None)
 _INTEGERS = frozenset({int})
 _TEXTS = frozenset({bytes})
@@ -267,45 +284,42 @@ _ENTRY_TYPES = frozenset(
 )
 
 
-def _check_types(entry: DirectoryEntry) -> None:
-    types = tuple(map(type, entry))
-    if types not in _ENTRY_TYPES:
-        told = ", ".join(map("{}: {.__name__}".format, entry._fields, types))
-        raise FormatError(f"a column has the wrong type ({told})")
-
-
-def _check_ranges(entry: DirectoryEntry) -> None:
-    for name, value, lowest, highest in (
-        ("row", entry.row, 1, ROW_MAX),
-        ("size", entry.size, 0, SIZE_MAX),
-        ("nanoseconds", entry.mtime_ns, 0, _NANOSECONDS_MAX),
-        ("uid", entry.uid, 0, ID_MAX),
-        ("gid", entry.gid, 0, ID_MAX),
-    ):
-        if not lowest <= value <= highest:
-            raise FormatError(f"{name} {value} is out of range")
-    if entry.digest and len(entry.digest) != DIGEST_BYTES:
-        raise FormatError(f"a digest of {len(entry.digest)} bytes")
-
-
-def _check_kind(entry: DirectoryEntry) -> None:
-    if not _kind_agrees(entry.mode, entry.flags):
-        raise FormatError(f"mode {entry.mode:o} disagrees with {entry.flags:#x}")
+def _numbers_are_sound(entry: DirectoryEntry) -> bool:
+    row, _, size, _, _, mtime_ns, _, _, uid, gid, _, digest, *_ = entry
+    return (
+        1 <= row <= ROW_MAX
+        and size >= 0
+        and 0 <= mtime_ns <= _NANOSECONDS_MAX
+        and 0 <= uid <= ID_MAX
+        and 0 <= gid <= ID_MAX
+        and (not digest or len(digest) == DIGEST_BYTES)
+    )
 
 
 def _kind_agrees(mode: int, flags: int) -> bool:
-    kind = stat.S_IFMT(mode)
-    if mode != kind | stat.S_IMODE(mode) or flags < 0:
-        return False
-    if flags & Flag.SYMLINK:
-        agrees = kind == stat.S_IFLNK
-    elif flags & Flag.SPECIAL:
-        agrees = kind in _SPECIAL_TYPES
-    elif flags & Flag.DIRECTORY:
-        return kind == stat.S_IFDIR
-    else:
-        agrees = kind == stat.S_IFREG
-    return agrees and not flags & _DIRECTORY_ONLY
+    types = _MODE_TYPES[flags & _KIND_MASK]
+    return (
+        stat.S_IFMT(mode) in types
+        and 0 <= mode <= _MODE_MAX
+        and flags >= 0
+        and (types is _DIRECTORY_TYPES or not flags & _DIRECTORY_ONLY)
+    )
+
+
+def _refuse_types(entry: DirectoryEntry) -> NoReturn:
+    told = (f"{name} {type(value).__name__}" for name, value in entry._asdict().items())
+    raise FormatError(f"a column has the wrong type: {', '.join(told)}")
+
+
+def _refuse_numbers(entry: DirectoryEntry) -> NoReturn:
+    names = ("row", "size", "mtime_ns", "uid", "gid")
+    told = ", ".join(f"{name} {getattr(entry, name)}" for name in names)
+    digest_bytes = len(entry.digest or b"")
+    raise FormatError(f"a value out of range: {told}, digest of {digest_bytes} bytes")
+
+
+def _refuse_kind(entry: DirectoryEntry) -> NoReturn:
+    raise FormatError(f"mode {entry.mode:o} disagrees with flags {entry.flags:#x}")
 
 
 def _columns_are_sound(columns: tuple[tuple[Any, ...], ...]) -> bool:

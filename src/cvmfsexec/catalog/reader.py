@@ -1,0 +1,332 @@
+"""Catalogs: the part of a repository's directory tree that one SQLite file holds.
+
+Every schema since 0.9 is read by the same statements: columns that a file lacks are
+replaced by constants when the statements are put together, once per catalog. Nothing
+is believed for standing in a signed catalog; what is returned was checked.
+
+A catalog may be used from any thread.
+
+Source: docs/reference/repository-format.md, "Catalogs" to "Statistics counters".
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from operator import lt
+from typing import NamedTuple
+
+from cvmfsexec.catalog.database import Database, Row
+from cvmfsexec.catalog.schema import CATALOG_TABLES, COUNTER_NAMES, Property
+from cvmfsexec.catalog.statements import statements_for
+from cvmfsexec.errors import FormatError
+from cvmfsexec.format.chunk import Chunk, check_chunks
+from cvmfsexec.format.digest import DIGEST_BYTES, ContentHash, HashAlgorithm
+from cvmfsexec.format.dirent import DirectoryEntry, check_entries, check_entry
+from cvmfsexec.format.names import ROOT, PathHash, check_entry_name, is_below
+
+PAGE_ROWS = 500
+"""Rows read at a time: few enough that other threads get their turn at the catalog."""
+
+_new_tuple = tuple.__new__  # half the price of DirectoryEntry._make
+
+
+class NestedCatalogRef(NamedTuple):
+    """Where another catalog continues this one.
+
+    Attributes:
+        mountpoint: Absolute path of the transition point.
+        content_hash: Name of the catalog.
+        size: Bytes of the catalog, uncompressed; 0 if unknown.
+        is_bind: Whether it is another revision's root catalog, whose paths begin at
+            its own root and not at the mountpoint.
+    """
+
+    mountpoint: bytes
+    content_hash: ContentHash
+    size: int
+    is_bind: bool
+
+
+class Catalog:
+    """One open catalog.
+
+    Attributes:
+        root_prefix: Path of the catalog's top directory; empty for a root catalog.
+        revision: Revision of the repository in which the catalog was last changed.
+        ttl_s: Seconds until a root catalog should be checked for a newer one, or
+            ``None`` if it does not say.
+        last_modified_s: UNIX seconds.
+        is_volatile: Whether the repository's content is short-lived.
+        authorisation: Membership that the repository asks for, or ``None``.
+        schema: Version of the tables.
+        schema_revision: Its revision.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Take over an open database.
+
+        Raises:
+            FormatError: It is no catalog, or one of an unknown schema.
+        """
+        self._database = database
+        self._statements = statements_for(database)
+        self._hardlinks: tuple[PathHash, dict[int, int]] | None = None
+        properties = database.properties()
+        self.schema = _schema_of(database, properties)
+        self.schema_revision = _number(properties, Property.SCHEMA_REVISION) or 0
+        self.revision = _number(properties, Property.REVISION) or 0
+        self.last_modified_s = _number(properties, Property.LAST_MODIFIED) or 0
+        self.ttl_s = _number(properties, Property.TTL)
+        self.is_volatile = _number(properties, Property.VOLATILE) == 1
+        authorisation = properties.get(Property.AUTHORISATION.encode(), b"")
+        self.authorisation = authorisation.decode("utf-8", "replace") or None
+        self.root_prefix = properties.get(Property.ROOT_PREFIX.encode(), ROOT)
+        if self.root_prefix != ROOT:
+            _check_path(self.root_prefix)
+
+    @classmethod
+    def open(cls, path: str) -> "Catalog":
+        """Open a catalog's file; the caller closes it.
+
+        Args:
+            path: A regular file, or ``/proc/self/fd/N``.
+
+        Raises:
+            FormatError: It is no catalog, is damaged, or has an unknown schema.
+            CacheError: The file is not there or cannot be read.
+        """
+        database = Database.open(path, CATALOG_TABLES)
+        try:
+            return cls(database)
+        except BaseException:
+            database.close()
+            raise
+
+    @classmethod
+    def open_fd(cls, fd: int) -> "Catalog":
+        """Open the catalog behind a descriptor, which stays the caller's.
+
+        A file that has been removed from the cache meanwhile is copied into memory.
+
+        Raises:
+            FormatError: As :meth:`open`.
+            CacheError: As :meth:`open`.
+        """
+        return cls.open(f"/proc/self/fd/{fd}")
+
+    def close(self) -> None:
+        """Give the descriptor back; later queries raise ``CacheError``."""
+        self._database.close()
+
+    def find(self, path: PathHash) -> DirectoryEntry | None:
+        """Return the entry of a path; ``None`` if this catalog has none.
+
+        Raises:
+            FormatError: The entry is damaged.
+        """
+        return _checked(self._database.row(self._statements.find, path))
+
+    def find_row(self, row: int) -> DirectoryEntry | None:
+        """Return the entry with a row number; ``None`` if there is none.
+
+        Raises:
+            FormatError: The entry is damaged.
+        """
+        return _checked(self._database.row(self._statements.find_row, (row,)))
+
+    def list_(
+        self, parent: PathHash, *, after_row: int = 0, limit: int = -1
+    ) -> list[DirectoryEntry]:
+        """Return the entries of a directory in the order of their rows.
+
+        The directory itself is never among them, not even in a damaged catalog;
+        hidden entries are.
+
+        Args:
+            parent: Hash of the directory's path.
+            after_row: Where the previous part of the listing ended.
+            limit: How many entries at most; all if negative.
+
+        Raises:
+            FormatError: One of the entries is damaged or has a forbidden name.
+        """
+        entries: list[DirectoryEntry] = []
+        while limit:
+            wanted = PAGE_ROWS if limit < 0 else min(limit, PAGE_ROWS)
+            page = self._page_of(parent, after_row, wanted)
+            entries += page
+            if len(page) < wanted:
+                break
+            after_row = page[-1].row
+            limit -= wanted if limit > 0 else 0
+        return entries
+
+    def walk(self) -> Iterator[DirectoryEntry]:
+        """Yield every entry in the order of the rows, with the top directory's own.
+
+        Raises:
+            FormatError: An entry is damaged or has a forbidden name.
+        """
+        after_row = 0
+        while rows := self._database.page(
+            self._statements.walk, (after_row, PAGE_ROWS)
+        ):
+            entries = [_new_tuple(DirectoryEntry, row) for row in rows]
+            _check_page(entries, after_row)
+            yield from entries
+            after_row = entries[-1].row
+
+    def hardlink_row(self, entry: DirectoryEntry) -> int:
+        """Return the row that stands for all names of an entry's hardlink group.
+
+        It is the group's smallest; an entry without a group stands for itself.
+
+        Raises:
+            FormatError: The catalog is damaged.
+        """
+        if not entry.hardlink_group:
+            return entry.row
+        groups = self._hardlinks_in(entry.parent_hash)
+        return groups.get(entry.hardlinks, entry.row)
+
+    def chunks(self, entry: DirectoryEntry) -> tuple[Chunk, ...]:
+        """Return the chunks of a chunked file, in order and without a gap.
+
+        Raises:
+            FormatError: They are damaged, incomplete, or of an unknown algorithm.
+        """
+        algorithm = entry.hash_algorithm
+        rows = self._database.rows(self._statements.chunks, entry.path_hash)
+        chunks = tuple(_chunk_of(row, algorithm) for row in rows)
+        check_chunks(chunks, entry.size)
+        return chunks
+
+    def nested(self) -> tuple[NestedCatalogRef, ...]:
+        """Return the catalogs that continue this one, bind mountpoints last.
+
+        Raises:
+            FormatError: A row is damaged or has no hash.
+        """
+        rows = self._database.rows(self._statements.nested)
+        return tuple(self._nested_ref(*row) for row in rows)
+
+    def find_nested(self, mountpoint: bytes) -> NestedCatalogRef | None:
+        """Return the catalog that continues this one at a path; ``None`` if none.
+
+        Raises:
+            FormatError: Its row is damaged or has no hash.
+        """
+        row = self._database.row(self._statements.nested_at, (mountpoint,))
+        return None if row is None else self._nested_ref(*row)
+
+    def counters(self) -> dict[str, int]:
+        """Return the 24 statistics counters by name; what is missing is 0.
+
+        Raises:
+            FormatError: A counter is not a number.
+        """
+        counters = dict.fromkeys(COUNTER_NAMES, 0)
+        for name, value in self._database.rows(self._statements.counters):
+            counter = name.decode("ascii", "replace") if type(name) is bytes else ""
+            if counter not in counters or value is None:
+                continue
+            if type(value) is not int:
+                raise FormatError(f"statistics counter {counter} is {value!r:.40}")
+            counters[counter] = value
+        return counters
+
+    def _page_of(
+        self, parent: PathHash, after_row: int, limit: int
+    ) -> list[DirectoryEntry]:
+        rows = self._database.page(self._statements.list_, (*parent, after_row, limit))
+        entries = [_new_tuple(DirectoryEntry, row + parent) for row in rows]
+        _check_page(entries, after_row)
+        return entries
+
+    def _hardlinks_in(self, parent: PathHash) -> dict[int, int]:
+        """Return the first row of each hardlink group in a directory.
+
+        The last directory's are kept: a listing asks for one entry after the other.
+        """
+        kept = self._hardlinks
+        if kept is None or kept[0] != parent:
+            groups: dict[int, int] = {}
+            for row, group in self._database.rows(self._statements.hardlinks, parent):
+                groups.setdefault(group, row)
+            self._hardlinks = kept = (parent, groups)
+        return kept[1]
+
+    def _nested_ref(
+        self, path: object, text: object, size: object, is_bind: int
+    ) -> NestedCatalogRef:
+        if not (type(path) is type(text) is bytes and type(size) is int and size >= 0):
+            raise FormatError(f"nested catalog {path!r:.80} without hash or size")
+        _check_path(path)
+        if path == self.root_prefix or not is_below(path, self.root_prefix):
+            raise FormatError(f"nested catalog at {path!r:.80}, outside of its parent")
+        content_hash = ContentHash.parse(text.decode("ascii", "replace"))
+        if content_hash.is_null:
+            raise FormatError(f"nested catalog {path!r:.80} without hash")
+        return NestedCatalogRef(path, content_hash, size, bool(is_bind))
+
+
+_SCHEMA = re.compile(rb"\d{1,3}(\.\d{1,9})?")
+_NUMBER = re.compile(rb"\d{1,19}")
+_TOLERANCE = 0.0005
+_MODERN_FROM = 2.0  # older ones are 0.9 and 1.x
+_MODERN = (2.4, 2.5)
+
+
+def _schema_of(database: Database, properties: dict[bytes, bytes]) -> float:
+    text = properties.get(Property.SCHEMA.encode())
+    if text is None:
+        return 1.0 if "sha1" in database.columns("nested_catalogs") else 0.9
+    schema = float(text) if _SCHEMA.fullmatch(text) else 0.0
+    if not (
+        0.0 < schema < _MODERN_FROM - _TOLERANCE
+        or any(abs(schema - known) < _TOLERANCE for known in _MODERN)
+    ):
+        raise FormatError(f"{database.path}: unknown catalog schema {text!r:.40}")
+    return schema
+
+
+def _number(properties: dict[bytes, bytes], key: str) -> int | None:
+    text = properties.get(key.encode())
+    if not text:
+        return None
+    if _NUMBER.fullmatch(text) is None:
+        raise FormatError(f"catalog property {key} is {text!r:.40}")
+    return int(text)
+
+
+def _check_path(path: bytes) -> None:
+    """Refuse what is not the absolute path of a directory below the root."""
+    if not path.startswith(b"/"):
+        raise FormatError(f"not an absolute path: {path!r:.80}")
+    for name in path[1:].split(b"/"):
+        check_entry_name(name)
+
+
+def _checked(row: Row | None) -> DirectoryEntry | None:
+    if row is None:
+        return None
+    entry = _new_tuple(DirectoryEntry, row)
+    check_entry(entry)
+    return entry
+
+
+def _check_page(entries: list[DirectoryEntry], after_row: int) -> None:
+    """Refuse damaged entries, and rows that do not ascend: they might never end."""
+    check_entries(entries)
+    rows = [entry[0] for entry in entries]
+    if not all(map(lt, chain((after_row,), rows), rows)):
+        raise FormatError(f"rows after {after_row} are not in order")
+
+
+def _chunk_of(row: Row, algorithm: HashAlgorithm) -> Chunk:
+    offset, size, digest = row
+    if not (type(offset) is type(size) is int and type(digest) is bytes):
+        raise FormatError(f"chunk at {offset!r:.40} without size or hash")
+    if len(digest) != DIGEST_BYTES or not any(digest):
+        raise FormatError(f"chunk at {offset} without a hash")
+    return Chunk(offset, size, ContentHash(digest, algorithm))
