@@ -109,14 +109,21 @@ class ContentHash(NamedTuple):
         return f"{text[:2]}/{text[2:]}{_SUFFIXES[self.algorithm]}"
 
 
+class _RunningHash(Protocol):
+    """The part of ``hashlib``'s objects that is needed here."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
 class _FixedHasher:
     """SHA-1 and RIPEMD-160: digests that are 160 bits by nature."""
 
-    def __init__(self, algorithm: HashAlgorithm, name: str) -> None:
-        # usedforsecurity=False: FIPS policies refuse the hashes this format chose.
-        self._hash = hashlib.new(name, usedforsecurity=False)
+    def __init__(self, algorithm: HashAlgorithm, running: _RunningHash) -> None:
+        self._hash = running
         self._algorithm = algorithm
-        self.update = self._hash.update
+        self.update = running.update
 
     def content_hash(self) -> ContentHash:
         return ContentHash(self._hash.digest(), self._algorithm)
@@ -135,18 +142,19 @@ class _ShakeHasher:
 
 def new_hasher(algorithm: HashAlgorithm) -> Hasher:
     """Return a running hash for one object."""
+    # usedforsecurity=False: FIPS policies refuse the hashes this format chose.
     if algorithm is HashAlgorithm.SHA1:
-        return _FixedHasher(algorithm, "sha1")
+        return _FixedHasher(algorithm, hashlib.sha1(usedforsecurity=False))
     if algorithm is HashAlgorithm.SHAKE128:
         return _ShakeHasher()
-    return _new_rmd160()
+    return _FixedHasher(algorithm, _new_rmd160())
 
 
-def _new_rmd160() -> Hasher:
+def _new_rmd160() -> _RunningHash:
     try:
-        return _FixedHasher(HashAlgorithm.RMD160, "ripemd160")
+        return hashlib.new("ripemd160", usedforsecurity=False)
     except ValueError:
         # OpenSSL 3.0.0-3.0.6 keep it in the legacy provider, which may be absent.
-        from cvmfsexec.format.ripemd160 import Ripemd160Hasher
+        from cvmfsexec.format.ripemd160 import Ripemd160
 
-        return Ripemd160Hasher()
+        return Ripemd160()

@@ -10,8 +10,6 @@ of RIPEMD", 1996; ISO/IEC 10118-3.
 import struct
 from collections.abc import Callable
 
-from cvmfsexec.format.digest import ContentHash, HashAlgorithm
-
 BLOCK_BYTES = 64
 
 _MASK = 0xFFFFFFFF
@@ -80,8 +78,8 @@ _RIGHT: tuple[_Round, ...] = tuple(
 )
 
 
-class Ripemd160Hasher:
-    """A running RIPEMD-160 over the stored bytes of one object."""
+class Ripemd160:
+    """A running hash with the two methods of ``hashlib`` that are needed."""
 
     def __init__(self) -> None:
         self._state: _State = _INITIAL
@@ -96,12 +94,12 @@ class Ripemd160Hasher:
         self._state = _absorb(self._state, buffer[:whole])
         self._pending = buffer[whole:]
 
-    def content_hash(self) -> ContentHash:
-        """Return the hash of all bytes added so far; more may follow."""
+    def digest(self) -> bytes:
+        """Return the 20 bytes for all that was added so far; more may follow."""
         padding = b"\x80" + bytes(-(len(self._pending) + 9) % BLOCK_BYTES)
         length_bits = struct.pack("<Q", self._length_bytes * 8 & 0xFFFFFFFFFFFFFFFF)
         state = _absorb(self._state, self._pending + padding + length_bits)
-        return ContentHash(struct.pack("<5I", *state), HashAlgorithm.RMD160)
+        return struct.pack("<5I", *state)
 
 
 def _absorb(state: _State, blocks: bytes) -> _State:
