@@ -25,6 +25,7 @@ class MemorySource:
         ranges: The byte range of each of those requests.
         limits: The byte limit of each of those requests.
         gate: Every request waits until this is set; it is, unless a test clears it.
+        finishes: Whether sinks are told that an answer is complete.
         asked: Set when a request has come in.
     """
 
@@ -34,6 +35,7 @@ class MemorySource:
         self.limits: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.finishes = True
         self.asked = threading.Event()
         self._answers: dict[str, tuple[bytes | Exception, ...]] = {}
 
@@ -90,24 +92,27 @@ class MemorySource:
         last: Exception = TransferError(f"404 {path}")
         for answer in self._answers.get(path, ()):
             try:
-                _deliver(answer, byte_range, sink_factory())
+                self._deliver(answer, byte_range, sink_factory())
             except IntegrityError as error:
                 last = error
             else:
                 return
         raise last
 
-
-def _deliver(
-    answer: bytes | Exception, byte_range: tuple[int, int] | None, sink: Sink
-) -> None:
-    if isinstance(answer, Exception):
-        raise answer
-    if byte_range is not None:
-        answer = answer[byte_range[0] : byte_range[1] + 1]
-    for piece in pieces_of(answer):
-        sink.write(piece)
-    sink.finish()
+    def _deliver(
+        self,
+        answer: bytes | Exception,
+        byte_range: tuple[int, int] | None,
+        sink: Sink,
+    ) -> None:
+        if isinstance(answer, Exception):
+            raise answer
+        if byte_range is not None:
+            answer = answer[byte_range[0] : byte_range[1] + 1]
+        for piece in pieces_of(answer):
+            sink.write(piece)
+        if self.finishes:
+            sink.finish()
 
 
 def pieces_of(stored: bytes, size_bytes: int = PIECE_BYTES) -> Iterable[bytes]:

@@ -3,11 +3,13 @@
 Two ways, with the same answers:
 
 * :func:`inflate` for bytes in memory whose exact size is known: libdeflate, which is
-  1.3 to 4 times as fast as zlib. It needs the size, and says neither what is wrong
-  nor whether bytes follow the stream; whatever it does not like, zlib judges.
+  1.3 to 4 times as fast as zlib. It needs the size, and does not say what is wrong;
+  whatever it does not like, zlib judges.
 * :class:`Inflater` for a stream of any length, in pieces of bounded size.
 
 A stream is valid if it ends with its end marker and checksum, and nothing follows.
+libdeflate does not say whether something does, so the last bytes are compared with
+the checksum. A publisher could append bytes that end like it; the content is the same.
 
 Source: docs/reference/repository-format.md, "Compression, and what the content hash
 covers".
