@@ -299,8 +299,8 @@ def _numbers_are_sound(entry: DirectoryEntry) -> bool:
 def _kind_agrees(mode: int, flags: int) -> bool:
     types = _MODE_TYPES[flags & _KIND_MASK]
     return (
-        stat.S_IFMT(mode) in types
-        and 0 <= mode <= _MODE_MAX
+        0 <= mode <= _MODE_MAX
+        and stat.S_IFMT(mode) in types
         and flags >= 0
         and (types is _DIRECTORY_TYPES or not flags & _DIRECTORY_ONLY)
     )
