@@ -95,7 +95,10 @@ class RepositoryServer:
 
     def stop(self) -> None:
         """Make ``serve`` return soon."""
-        self._waker.send(b"\0")
+        try:
+            self._waker.send(b"\0")
+        except OSError:
+            return  # it has ended already
 
     def __enter__(self) -> "RepositoryServer":
         self._thread = threading.Thread(target=self.serve, name="repository-server")
