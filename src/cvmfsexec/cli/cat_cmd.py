@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import stat
 import sys
 
 from cvmfsexec.cli.environment import open_client
@@ -70,9 +69,8 @@ def _copy(client: Client, file: Location) -> None:
     with progress_bar(file.entry.size, "bytes", file.entry.name) as progress:
         for request in requests:
             descriptor = client.fetcher.open(request)
+            os.lseek(descriptor, 0, os.SEEK_SET)
             with open(descriptor, "rb", buffering=0) as source:
                 while block := source.read(_COPY_BYTES):
                     sys.stdout.buffer.write(block)
                     progress(len(block))
-    if stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
-        sys.stdout.buffer.flush()

@@ -2,6 +2,7 @@
 
 import os
 
+from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.configuration_repository import extract_configuration
@@ -26,13 +27,20 @@ def load_parameters(fqrn: str, dist: str | None) -> Configuration:
         return evaluation.finish(extract_configuration(client))
 
 
-def open_client(fqrn: str, dist: str | None) -> Client:
+def open_client(
+    fqrn: str, dist: str | None, store: ObjectStore | None = None
+) -> Client:
     """Return a client of a repository; the caller closes it.
+
+    Args:
+        fqrn: Its name, complete or short.
+        dist: What ``--dist`` said, if it was given.
+        store: Where objects are kept; the configured cache if ``None``.
 
     Raises:
         CvmfsError: It cannot be configured, reached, or believed.
     """
-    return Client(load_parameters(fqrn, dist), _user())
+    return Client(load_parameters(fqrn, dist), _user(), store)
 
 
 def _user() -> User:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.catalog.history import Tag
 from cvmfsexec.client.entry_attributes import entry_sources
 from cvmfsexec.client.file_system_statistics import file_system_statistics
@@ -71,15 +72,26 @@ class Client:
         trust: What it is verified with.
         revision: What is shown of it.
         selector: Decides on revisions.
-        fetcher: Opens its objects.
+        store: Keeps its objects.
+        fetcher: Opens them.
         http: Downloads them.
         tree: Its catalogs.
         lookup: Its entries by path.
         presentation: How they look.
     """
 
-    def __init__(self, configuration: Configuration, user: User) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        user: User,
+        store: ObjectStore | None = None,
+    ) -> None:
         """Connect and decide on a revision.
+
+        Args:
+            configuration: Of the repository.
+            user: For whom.
+            store: Where objects are kept; the configured cache if ``None``.
 
         Raises:
             CvmfsError: It is not configured, cannot be reached, or is not believed.
@@ -90,11 +102,15 @@ class Client:
         network = NetworkSettings.from_parameters(configuration, user.environment)
         self.http = HttpClient(network)
         self._external = _external_client(configuration, user.environment)
-        self._store = DirectoryStore.open(self.settings.cache.directory)
-        self.fetcher = Fetcher(self.http, self._store, self._external)
+        self.store = store or DirectoryStore.open(self.settings.cache.directory)
+        self.fetcher = Fetcher(self.http, self.store, self._external)
         self.trust = _trust_settings(configuration, self.settings)
         self.selector = RevisionSelector(
-            self.http, self.fetcher, self.trust, self.settings.cache.workspace
+            self.http,
+            self.fetcher,
+            self.trust,
+            self.settings.cache.workspace,
+            remembers=store is None,
         )
         self.revision = self.selector.select(self.settings.revision)
         self.tree = CatalogTree(
@@ -123,11 +139,11 @@ class Client:
             self.presentation,
             ExtendedAttributes(
                 self._attributes.table(),
-                entry_sources(self.tree, self.lookup, self._store, self._external),
+                entry_sources(self.tree, self.lookup, self.store, self._external),
                 _lists_magic(self.settings.view.magic_xattrs),
             ),
             file_system_statistics(
-                self.tree, self._store, self.settings.cache.quota_limit_mb
+                self.tree, self.store, self.settings.cache.quota_limit_mb
             ),
         )
 
@@ -142,7 +158,8 @@ class Client:
     def close(self) -> None:
         """Let go of catalogs and cache."""
         self.tree.close()
-        self._store.close()
+        if isinstance(self.store, DirectoryStore):
+            self.store.close()
 
     def __enter__(self) -> Self:
         return self

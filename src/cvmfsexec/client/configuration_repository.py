@@ -77,8 +77,9 @@ def _copy_tree(client: Client, top: Location, target: str) -> None:
                 name = os.fsdecode(child.entry.name)
                 pending.append((child, os.path.join(place, name)))
         elif entry.is_symlink:
-            link = client.presentation.link_target(entry)
-            if not link.startswith(b"/") and b".." not in link.split(b"/"):
+            link = os.fsdecode(client.presentation.link_target(entry))
+            leads_to = os.path.normpath(os.path.join(os.path.dirname(place), link))
+            if leads_to.startswith(target + "/"):
                 os.symlink(link, place)
         elif entry.is_regular and entry.size <= _FILE_BYTES_MAX:
             _copy_file(client, location, place)
@@ -87,5 +88,4 @@ def _copy_tree(client: Client, top: Location, target: str) -> None:
 def _copy_file(client: Client, location: Location, place: str) -> None:
     with open(place, "xb") as target:
         for request in client.lookup.content_requests(location):
-            with open(client.fetcher.open(request), "rb") as source:
-                target.write(source.read())
+            target.write(client.fetcher.read(request, _FILE_BYTES_MAX))

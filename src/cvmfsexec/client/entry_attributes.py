@@ -61,13 +61,16 @@ def _cached_hash(store: ObjectStore, location: Location) -> str | None:
     wanted = location.entry.content_hash
     if wanted is None:
         raise FormatError("a file without a hash")
-    descriptor = store.open_object(wanted)
-    if descriptor is None:
+    # The kernel never asks for the content of an empty file, so it is never cached.
+    is_empty = location.entry.size == 0
+    descriptor = None if is_empty else store.open_object(wanted)
+    if descriptor is None and not is_empty:
         return None
     hasher = new_hasher(wanted.algorithm)
     packer = zlib.compressobj(_ZLIB_LEVEL)
-    with open(descriptor, "rb", buffering=0) as cached:
-        while block := cached.read(_READ_BYTES):
-            hasher.update(packer.compress(block))
+    if descriptor is not None:
+        with open(descriptor, "rb", buffering=0) as cached:
+            while block := cached.read(_READ_BYTES):
+                hasher.update(packer.compress(block))
     hasher.update(packer.flush())
     return str(hasher.content_hash())

@@ -35,7 +35,7 @@ from cvmfsexec.errors import (
 )
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash, ObjectKind
-from cvmfsexec.format.envelope import SignedLetter
+from cvmfsexec.format.envelope import SignedLetter, parse_letter
 from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
 from cvmfsexec.format.whitelist import WHITELIST_BYTES_MAX
 from cvmfsexec.repository.objects import CERTIFICATE_BYTES_MAX, document_request
@@ -102,6 +102,8 @@ class RevisionSelector:
         objects: ObjectSource,
         trust: chain.TrustSettings,
         breadcrumb_directory: str,
+        *,
+        remembers: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Make a selector; nothing is fetched yet.
@@ -111,12 +113,14 @@ class RevisionSelector:
             objects: Certificate and tag database come from here.
             trust: Name, master keys and blacklist.
             breadcrumb_directory: Where the cache keeps what was seen.
+            remembers: Whether what is adopted now is kept there.
             clock: Present time in seconds since 1970.
         """
         self._documents = documents
         self._objects = objects
         self._trust = trust
         self._directory = breadcrumb_directory
+        self._remembers = remembers
         self._clock = clock
 
     def select(self, pin: RevisionSettings) -> Revision:
@@ -149,6 +153,19 @@ class RevisionSelector:
         """
         return self._ask_hosts(lambda: self._manifest_of_host(self._watermark()))
 
+    def signed_documents(self) -> tuple[bytes, bytes, bytes]:
+        """Return manifest, whitelist and certificate of the active server, unverified.
+
+        Raises:
+            CvmfsError: One cannot be fetched, or the manifest names no certificate.
+        """
+        manifest = self._documents.fetch(MANIFEST_PATH, limit_bytes=MANIFEST_BYTES_MAX)
+        whitelist = self._documents.fetch(
+            WHITELIST_PATH, limit_bytes=WHITELIST_BYTES_MAX
+        )
+        letter = parse_letter(manifest).letter
+        return manifest, whitelist, self._certificate(Manifest.parse(letter))
+
     def _head(self) -> Revision:
         seen = self._watermark()
         if seen is None:
@@ -163,7 +180,8 @@ class RevisionSelector:
         if not chain.is_unchanged(manifest, seen):
             if seen is not None and self._is_kept(seen, manifest):
                 return Revision(seen.root_catalog, number=seen.revision)
-            self._leave_breadcrumb(manifest)
+            if self._remembers:
+                self._leave_breadcrumb(manifest)
         return Revision(
             manifest.root_catalog,
             manifest.root_catalog_size,
