@@ -162,8 +162,8 @@ class HttpServer:
 
     def stop(self) -> None:
         """Close everything at once, as a crash would."""
-        self._stopping.set()
         with self._lock:
+            self._stopping.set()
             sockets = [*self._open, *([self._listener] if self._listener else [])]
             self._listener = None
         for each in sockets:
@@ -235,14 +235,15 @@ class HttpServer:
     def _serve(self, plain: socket.socket, number: int) -> None:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
-            stack.callback(plain.close)
-            connection = plain
+            connection = stack.enter_context(plain)
             if self._tls:
                 connection = self._tls.wrap_socket(plain, server_side=True)
-                stack.callback(connection.close)
-            with self._lock:
-                self._open.add(connection)
+                stack.enter_context(connection)
             stack.callback(self._open.discard, connection)
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                self._open.add(connection)
             stream = stack.enter_context(connection.makefile("rb"))
             for target, headers in _requests(stream):
                 with self._lock:
@@ -273,7 +274,9 @@ class HttpServer:
         if isinstance(behaviour, Stall) and behaviour.after_bytes is None:
             self._stopping.wait()
             return False
-        reply = _changed(self.reply_to(target, headers), behaviour)
+        reply = _own_reply(behaviour)
+        if reply is None:
+            reply = _changed(self.reply_to(target, headers), behaviour)
         connection.sendall(_head(reply))
         if isinstance(behaviour, CutOff):
             connection.sendall(reply.body[: behaviour.after_bytes])
@@ -363,11 +366,16 @@ def _requests(stream: BinaryIO) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield line[1], headers
 
 
-def _changed(reply: _Reply, behaviour: Behaviour | None) -> _Reply:
+def _own_reply(behaviour: Behaviour | None) -> _Reply | None:
+    """Return a reply that does not depend on what is asked for."""
     if isinstance(behaviour, Status):
         return _Reply(behaviour.code, behaviour.body, dict(behaviour.headers))
     if isinstance(behaviour, Redirect):
         return _Reply(behaviour.code, b"moved", {"Location": behaviour.location})
+    return None
+
+
+def _changed(reply: _Reply, behaviour: Behaviour | None) -> _Reply:
     if isinstance(behaviour, Corrupt) and reply.body:
         flipped = bytes([reply.body[-1] ^ 1])
         return _Reply(reply.status, reply.body[:-1] + flipped, reply.headers)

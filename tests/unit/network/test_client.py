@@ -1,0 +1,492 @@
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvmfsexec.errors import (
+    CacheError,
+    IntegrityError,
+    NoRouteError,
+    TransferError,
+)
+from cvmfsexec.format.proxy_groups import parse_proxy_list
+from cvmfsexec.network.client import HttpClient, escape_path
+from cvmfsexec.network.failover import FailoverPolicy
+from cvmfsexec.network.settings import NetworkSettings
+from cvmfsexec.network.transport import Answer, FaultKind, Request
+from tests.support.http_server import (
+    Behaviour,
+    Corrupt,
+    CutOff,
+    ForwardProxy,
+    Garbage,
+    HttpServer,
+    Oversized,
+    Redirect,
+    Slow,
+    Stall,
+    Status,
+    unused_port_url,
+)
+from tests.support.memory_transport import MemoryTransport, Script
+
+OBJECT = b"the right bytes"
+PATH = "data/ab/cdef"
+FILES = {f"/{PATH}": OBJECT, "/.cvmfspublished": b"C0\n--\n"}
+URLS = {f"http://h{n}{path}": body for n in range(3) for path, body in FILES.items()}
+
+
+PATIENT = FailoverPolicy()
+
+
+class CheckingSink:
+    """Knows which bytes are right; says so at the end, or at the first wrong piece."""
+
+    def __init__(self) -> None:
+        self.received = b""
+
+    def write(self, data: bytes) -> None:
+        self.received += data
+        if len(self.received) > len(OBJECT):
+            raise IntegrityError("too many bytes")
+
+    def finish(self) -> None:
+        if self.received != OBJECT:
+            raise IntegrityError("the hash does not match")
+
+
+class Sinks:
+    """Makes sinks and keeps them."""
+
+    def __init__(self) -> None:
+        self.made: list[CheckingSink] = []
+
+    def __call__(self) -> CheckingSink:
+        self.made.append(CheckingSink())
+        return self.made[-1]
+
+
+class Clock:
+    """Time that passes by sleeping only, or by request."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.slept_s: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s.append(seconds)
+        self.now_s += seconds
+
+
+def client_of(
+    transport: MemoryTransport,
+    hosts: str = "http://h0 http://h1",
+    proxies: str = "DIRECT",
+    policy: FailoverPolicy = PATIENT,
+    clock: Clock | None = None,
+) -> HttpClient:
+    settings = NetworkSettings(
+        tuple(hosts.split()), parse_proxy_list(proxies), failover=policy
+    )
+    clock = clock or Clock()
+    return HttpClient(
+        settings, transport, clock=clock, sleep=clock.sleep, randomness=lambda: 0.5
+    )
+
+
+def asked(transport: MemoryTransport) -> list[str]:
+    return [
+        request.url.removesuffix("/" + PATH).removeprefix("http://")
+        + ("!" if request.no_cache else "")
+        for request in transport.requests
+    ]
+
+
+def download(client: HttpClient) -> bytes:
+    sinks = Sinks()
+    client.fetch_object(PATH, sinks, limit_bytes=100)
+    return sinks.made[-1].received
+
+
+def test_document_is_returned() -> None:
+    client = client_of(MemoryTransport(URLS))
+    assert client.fetch(".cvmfspublished", limit_bytes=100) == b"C0\n--\n"
+
+
+def test_document_is_asked_for_past_caches_on_request() -> None:
+    transport = MemoryTransport(URLS)
+    client_of(transport).fetch(PATH, limit_bytes=100, no_cache=True)
+    assert asked(transport) == ["h0!"]
+
+
+def test_ordinary_request_says_nothing_to_caches() -> None:
+    transport = MemoryTransport(URLS)
+    download(client_of(transport))
+    assert asked(transport) == ["h0"]
+
+
+@pytest.mark.parametrize(
+    ("script", "hosts"),
+    [
+        pytest.param([500], ["h0", "h1"], id="server-error"),
+        pytest.param([404], ["h0", "h1"], id="stale-replica"),
+        pytest.param([429], ["h0", "h0"], id="too-many-requests"),
+        pytest.param([FaultKind.CONNECT], ["h0", "h0"], id="one-lost-connection"),
+        pytest.param([FaultKind.CUT_OFF] * 2, ["h0", "h0", "h1"], id="two-cut-off"),
+        pytest.param([FaultKind.HOST_RESOLVE], ["h0", "h1"], id="no-such-host"),
+        pytest.param([b"wrong"], ["h0", "h0!"], id="wrong-bytes"),
+        pytest.param([OBJECT + b"!"], ["h0", "h0!"], id="too-many-for-the-sink"),
+        pytest.param([bytes(200)], ["h0", "h0!"], id="too-many-for-the-limit"),
+        pytest.param([b""], ["h0", "h0!"], id="empty"),
+        pytest.param([b"x", b"x"], ["h0", "h0!", "h1"], id="wrong-bytes-twice"),
+        pytest.param([b"x", FaultKind.CUT_OFF], ["h0", "h0!", "h0!"],
+                     id="wrong-bytes-then-cut-off"),
+    ],
+)  # fmt: skip
+def test_object_arrives_in_spite_of(script: list[Script], hosts: list[str]) -> None:
+    transport = MemoryTransport(URLS, script)
+    assert download(client_of(transport)) == OBJECT
+    assert asked(transport) == hosts
+
+
+def test_each_attempt_has_its_own_sink() -> None:
+    client = client_of(MemoryTransport(URLS, [b"wrong", 500]))
+    sinks = Sinks()
+    client.fetch_object(PATH, sinks, limit_bytes=100)
+    assert [sink.received for sink in sinks.made] == [b"wrong", b"", OBJECT]
+
+
+def test_range_is_asked_for() -> None:
+    transport = MemoryTransport({f"http://h0/{PATH}": b"<" + OBJECT + b">"})
+    sinks = Sinks()
+    client_of(transport).fetch_object(
+        PATH, sinks, limit_bytes=100, byte_range=(1, len(OBJECT))
+    )
+    assert sinks.made[-1].received == OBJECT
+
+
+def test_waits_are_slept() -> None:
+    clock = Clock()
+    policy = FailoverPolicy(max_retries=3, backoff_init_s=2, backoff_max_s=3)
+    transport = MemoryTransport(URLS, [FaultKind.TOO_SLOW] * 3)
+    download(client_of(transport, policy=policy, clock=clock))
+    assert clock.slept_s == [1.0, 2.0, 3.0]
+
+
+def test_failed_download_tells_what_was_tried() -> None:
+    transport = MemoryTransport(URLS, decide=lambda _: FaultKind.CONNECT)
+    with pytest.raises(TransferError) as caught:
+        download(client_of(transport, proxies="http://me:secret@p1:1"))
+    assert caught.value.routes == (
+        "http://h0 via http://p1:1: cannot connect (scripted)",
+        "http://h0 via http://p1:1: cannot connect (scripted)",
+        "http://h1 via http://p1:1: cannot connect (scripted)",
+    )
+    assert str(caught.value).count("cannot connect") == 2
+    assert "secret" not in str(caught.value)
+    assert "CVMFS_HTTP_PROXY" in caught.value.hint
+
+
+def test_hint_without_a_proxy_points_at_servers() -> None:
+    transport = MemoryTransport(URLS, decide=lambda _: FaultKind.CONNECT)
+    with pytest.raises(TransferError, match="cannot download data/ab") as caught:
+        download(client_of(transport))
+    assert "CVMFS_SERVER_URL" in caught.value.hint
+
+
+def test_absence_everywhere_is_said_so() -> None:
+    with pytest.raises(
+        TransferError, match=r"no server has \.cvmfspublished"
+    ) as caught:
+        client_of(MemoryTransport()).fetch(".cvmfspublished", limit_bytes=100)
+    assert "name of the repository" in caught.value.hint
+
+
+def test_many_routes_are_not_all_listed() -> None:
+    hosts = " ".join(f"http://h{n}" for n in range(9))
+    with pytest.raises(TransferError, match="and 5 more") as caught:
+        download(client_of(MemoryTransport(), hosts))
+    assert len(caught.value.routes) == 9
+
+
+def test_wrong_bytes_everywhere_is_an_integrity_error() -> None:
+    transport = MemoryTransport(URLS, decide=lambda _: b"wrong")
+    with pytest.raises(IntegrityError, match=r"hash does not match"):
+        download(client_of(transport))
+    assert asked(transport) == ["h0", "h0!", "h1"]
+
+
+def test_other_errors_of_a_sink_end_the_request() -> None:
+    class FullDisk(CheckingSink):
+        def write(self, data: bytes) -> None:
+            raise CacheError(f"no room for {len(data)} bytes")
+
+    transport = MemoryTransport(URLS)
+    with pytest.raises(CacheError):
+        client_of(transport).fetch_object(PATH, FullDisk, limit_bytes=100)
+    assert len(transport.requests) == 1
+
+
+def test_nobody_can_help_against_an_unknown_error() -> None:
+    transport = MemoryTransport(URLS, [FaultKind.OTHER])
+    with pytest.raises(TransferError):
+        download(client_of(transport))
+    assert len(transport.requests) == 1
+
+
+@pytest.mark.parametrize(("hosts", "proxies"), [("", "DIRECT"), ("http://h0", "")])
+def test_client_without_routes_cannot_be_made(hosts: str, proxies: str) -> None:
+    with pytest.raises(NoRouteError):
+        client_of(MemoryTransport(), hosts, proxies)
+
+
+def test_next_host_skips_one_server() -> None:
+    transport = MemoryTransport(URLS)
+    client = client_of(transport)
+    assert client.next_host()
+    assert client.active_host == "http://h1"
+    download(client)
+    assert asked(transport) == ["h1"]
+
+
+def test_single_server_has_no_next() -> None:
+    assert not client_of(MemoryTransport(), "http://h0").next_host()
+
+
+def test_active_route_and_lists() -> None:
+    transport = MemoryTransport(URLS, [403, 500])
+    client = client_of(transport, proxies="http://u:secret@p1:1;http://p2:2")
+    assert client.active_proxy == "http://p1:1"
+    download(client)
+    assert client.active_proxy == "http://p2:2"
+    assert client.hosts() == ["http://h1", "http://h0"]
+    assert client.proxies() == ["http://p2:2", "http://p1:1"]
+
+
+def test_statistics() -> None:
+    class SlowTransport(MemoryTransport):
+        def get(self, request: Request, sink: Callable[[bytes], object]) -> Answer:
+            clock.now_s += 0.25
+            return super().get(request, sink)
+
+    clock = Clock()
+    client = client_of(SlowTransport(URLS, [500]), clock=clock)
+    download(client)
+    with pytest.raises(TransferError):
+        client.fetch("absent", limit_bytes=100)
+    done = client.statistics
+    assert done.downloads == 1
+    assert done.received_bytes == len(OBJECT)
+    assert done.seconds == 1.0
+    assert done.failed_attempts == 3
+
+
+def test_endless_failover_ends_with_the_interrupt_file(tmp_path: Path) -> None:
+    interrupt_file = tmp_path / "interrupt"
+    asked_times = itertools.count(1)
+
+    def down_until_interrupted(_: Request) -> Script:
+        if next(asked_times) == 20:
+            interrupt_file.touch()
+        return 500
+
+    settings = NetworkSettings(
+        ("http://h0", "http://h1"),
+        failover=FailoverPolicy(is_indefinite=True),
+        interrupt_file=os.fspath(interrupt_file),
+    )
+    clock = Clock()
+    transport = MemoryTransport(decide=down_until_interrupted)
+    client = HttpClient(settings, transport, clock=clock, sleep=clock.sleep)
+    with pytest.raises(TransferError):
+        client.fetch(PATH, limit_bytes=100)
+    assert len(transport.requests) == 20
+    assert not interrupt_file.exists()
+    assert sum(clock.slept_s) > 50
+
+
+@pytest.mark.parametrize(
+    ("path", "escaped"),
+    [
+        ("data/4f/6f1a-shake128C", "data/4f/6f1a-shake128C"),
+        ("a b", "a%20b"),
+        ("100%?#", "100%25%3F%23"),
+        ("å\udcff\n", "%C3%A5%FF%0A"),
+        ("A-Z:.@+-_~[],", "A-Z:.@+-_~[],"),
+        ("\r\nHost: evil", "%0D%0AHost:%20evil"),
+    ],
+)
+def test_paths_are_escaped(path: str, escaped: str) -> None:
+    assert escape_path(path) == escaped
+
+
+@given(st.binary(max_size=50))
+def test_escaped_path_is_visible_ascii_and_gives_the_bytes_back(raw: bytes) -> None:
+    from urllib.parse import unquote_to_bytes
+
+    escaped = escape_path(os.fsdecode(raw))
+    assert escaped.isascii()
+    assert unquote_to_bytes(escaped) == raw
+    assert " " not in escaped
+
+
+# ---- over real connections ----------------------------------------------------------
+
+
+def real_client(
+    hosts: Iterable[str],
+    proxies: str = "DIRECT",
+    max_retries: int = 0,
+    timeout_s: int = 1,
+) -> HttpClient:
+    policy = FailoverPolicy(max_retries=max_retries, backoff_init_s=0)
+    settings = NetworkSettings(
+        tuple(hosts),
+        parse_proxy_list(proxies),
+        failover=policy,
+        timeout_s=timeout_s,
+        timeout_direct_s=timeout_s,
+    )
+    return HttpClient(settings)
+
+
+MISBEHAVIOURS = [
+    Status(500),
+    Status(404),
+    Status(403),
+    Status(429),
+    CutOff(3),
+    Stall(),
+    Slow(5),
+    Corrupt(),
+    Oversized(10),
+    Oversized(1000),
+    Redirect("http://elsewhere.invalid/"),
+    Garbage(),
+]
+
+
+@pytest.mark.parametrize("behaviour", MISBEHAVIOURS, ids=repr)
+def test_second_server_replaces_a_bad_one(behaviour: Behaviour) -> None:
+    with HttpServer(FILES) as bad, HttpServer(FILES) as good:
+        bad.misbehave(behaviour)
+        client = real_client([bad.url, good.url])
+        assert download(client) == OBJECT
+        assert client.active_host == good.url
+
+
+@pytest.mark.parametrize(
+    "behaviour", [b for b in MISBEHAVIOURS if b != Status(404)], ids=repr
+)
+def test_second_proxy_replaces_a_bad_one(behaviour: Behaviour) -> None:
+    with HttpServer(FILES) as server, ForwardProxy() as bad, ForwardProxy() as good:
+        bad.misbehave(behaviour)
+        client = real_client([server.url], f"{bad.url};{good.url}")
+        assert download(client) == OBJECT
+        assert client.active_proxy == good.url
+        assert all(r.target.startswith("http") for r in good.requests)
+
+
+def test_dead_proxies_and_servers_are_passed_by() -> None:
+    with HttpServer(FILES) as server, ForwardProxy() as proxy:
+        client = real_client(
+            [unused_port_url(), server.url], f"{unused_port_url()};{proxy.url}"
+        )
+        assert download(client) == OBJECT
+        download(client)
+        assert client.active_proxy == proxy.url
+
+
+def test_squid_that_cannot_reach_a_server_leads_to_the_next_server() -> None:
+    with HttpServer(FILES) as server, ForwardProxy() as one, ForwardProxy() as two:
+        client = real_client([unused_port_url(), server.url], f"{one.url}|{two.url}")
+        assert download(client) == OBJECT
+
+
+def test_poisoned_cache_is_passed_by_once_and_healed() -> None:
+    with HttpServer(FILES) as server, ForwardProxy(is_caching=True) as proxy:
+        client = real_client([server.url], proxy.url)
+        download(client)
+        proxy.cache[f"{server.url}/{PATH}"].body = b"poison"
+        assert download(client) == OBJECT
+        assert download(client) == OBJECT
+        said = [r.headers.get("cache-control") for r in proxy.requests]
+        assert said == [None, None, "no-cache", None]
+        assert server.count(PATH) == 2
+
+
+def test_direct_is_never_tried_uninvited() -> None:
+    with HttpServer(FILES) as server, ForwardProxy() as proxy:
+        proxy.misbehave(Status(503))
+        with pytest.raises(TransferError):
+            download(real_client([server.url], proxy.url, max_retries=2))
+        assert server.count() == 0
+
+
+def test_direct_is_tried_when_listed() -> None:
+    with HttpServer(FILES) as server, ForwardProxy() as proxy:
+        proxy.misbehave(Status(503))
+        client = real_client([server.url], f"{proxy.url};DIRECT")
+        assert download(client) == OBJECT
+        assert client.active_proxy == "DIRECT"
+
+
+def test_local_directory_and_server_can_be_mixed(tmp_path: Path) -> None:
+    with HttpServer(FILES) as server:
+        client = real_client([f"file://{tmp_path}", server.url])
+        assert download(client) == OBJECT
+        (tmp_path / PATH).parent.mkdir(parents=True)
+        (tmp_path / PATH).write_bytes(OBJECT)
+        client.next_host()
+        assert download(client) == OBJECT
+        assert server.count() == 1
+
+
+def test_local_directory_does_not_burn_proxies(tmp_path: Path) -> None:
+    client = real_client([f"file://{tmp_path}"], "http://p1:1|http://p2:1")
+    (tmp_path / PATH).mkdir(parents=True)
+    with pytest.raises(TransferError, match="Is a directory"):
+        download(client)
+
+
+def test_no_read_fails_while_one_route_works() -> None:
+    """Servers and proxies die and come back while many threads read."""
+    with (
+        HttpServer(FILES) as first,
+        HttpServer(FILES) as second,
+        ForwardProxy() as one,
+        ForwardProxy() as two,
+    ):
+        client = real_client([first.url, second.url], f"{one.url}|{two.url}", 1, 5)
+        stop = threading.Event()
+
+        def read() -> int:
+            count = 0
+            while not stop.is_set():
+                assert download(client) == OBJECT
+                count += 1
+            return count
+
+        with ThreadPoolExecutor(6) as pool:
+            readers = [pool.submit(read) for _ in range(6)]
+            for victim in (one, first, two, second):
+                victim.stop()
+                stop.wait(0.2)
+                victim.start()
+                victim.misbehave(Corrupt())
+                stop.wait(0.2)
+                victim.behave()
+                victim.misbehave(CutOff(2))
+                stop.wait(0.2)
+                victim.behave()
+            stop.set()
+        assert all(reader.result() > 0 for reader in readers)

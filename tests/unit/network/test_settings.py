@@ -1,0 +1,206 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from cvmfsexec.errors import ConfigurationError, NoRouteError
+from cvmfsexec.format.parameters import Parameters
+from cvmfsexec.format.proxy_groups import format_proxy_list, parse_proxy_list
+from cvmfsexec.network import authorities
+from cvmfsexec.network.authorities import GRID_DIRECTORY, Authorities, find_authorities
+from cvmfsexec.network.discovery import resolve_auto
+from cvmfsexec.network.failover import FailoverPolicy
+from cvmfsexec.network.settings import NetworkSettings
+
+FQRN = "atlas.cern.ch"
+SERVER = {"CVMFS_SERVER_URL": "http://s1/cvmfs/@fqrn@;http://s2/cvmfs/@fqrn@"}
+DIRECT = {"CVMFS_HTTP_PROXY": "DIRECT"}
+
+
+def settings(*values: dict[str, str], **environment: str) -> NetworkSettings:
+    merged = {name: text for part in values for name, text in part.items()}
+    parameters = Parameters.from_values(FQRN, merged, "default.local")
+    return NetworkSettings.from_parameters(parameters, environment)
+
+
+def proxies(of: NetworkSettings) -> str:
+    return format_proxy_list(of.all_proxy_groups)
+
+
+def test_servers_and_defaults() -> None:
+    made = settings(SERVER, DIRECT)
+    assert made.servers == (f"http://s1/cvmfs/{FQRN}", f"http://s2/cvmfs/{FQRN}")
+    assert made.failover == FailoverPolicy(1, 2, 10, 300, 1800)
+    assert (made.timeout_s, made.timeout_direct_s, made.low_speed_limit) == (
+        5, 10, 1024,
+    )  # fmt: skip
+    assert not made.follows_redirects
+    assert made.connections_max == 16
+    assert made.user_agent.startswith("cvmfs")
+    assert made.interrupt_file == f"/var/run/cvmfs/interrupt.{FQRN}"
+
+
+def test_every_parameter_arrives() -> None:
+    made = settings(
+        SERVER,
+        DIRECT,
+        {
+            "CVMFS_TIMEOUT": "1",
+            "CVMFS_TIMEOUT_DIRECT": "2",
+            "CVMFS_LOW_SPEED_LIMIT": "3",
+            "CVMFS_MAX_RETRIES": "4",
+            "CVMFS_BACKOFF_INIT": "5",
+            "CVMFS_BACKOFF_MAX": "6",
+            "CVMFS_PROXY_RESET_AFTER": "7",
+            "CVMFS_HOST_RESET_AFTER": "8",
+            "CVMFS_FAILOVER_INDEFINITELY": "yes",
+            "CVMFS_FOLLOW_REDIRECTS": "yes",
+            "CVMFS_MAX_SERVERS": "1",
+            "CVMFS_RELOAD_SOCKETS": "/run/mine",
+        },
+        CVMFS_IPV4_ONLY="1",
+    )
+    assert made.failover == FailoverPolicy(4, 5, 6, 7, 8, is_indefinite=True)
+    assert (made.timeout_s, made.timeout_direct_s, made.low_speed_limit) == (1, 2, 3)
+    assert made.follows_redirects
+    assert made.is_ipv4_only
+    assert len(made.servers) == 1
+    assert made.interrupt_file == f"/run/mine/interrupt.{FQRN}"
+
+
+@pytest.mark.parametrize(
+    ("http_proxy", "fallback", "environment", "resolved"),
+    [
+        ("p1:1|p2:2;DIRECT", "", {}, "http://p1:1|http://p2:2;DIRECT"),
+        ("auto", "", {"http_proxy": "p:3128"}, "http://p:3128"),
+        ("auto;DIRECT", "", {"http_proxy": "p:1"}, "http://p:1;DIRECT"),
+        ("auto;DIRECT", "", {"http_proxy": ""}, "DIRECT"),
+        ("auto;DIRECT", "", {}, "DIRECT"),
+        ("p1:1;auto", "", {"http_proxy": "a:1;b:2"}, "http://p1:1;http://a:1;http://b:2"),
+        ("auto", "", {"http_proxy": "auto;p:1"}, "http://p:1"),
+        ("p1:1", "", {"http_proxy": "p:3128"}, "http://p1:1"),
+        ("DIRECT", "f:1", {}, "http://f:1"),
+        ("p1:1|DIRECT;DIRECT", "f:1;DIRECT", {}, "http://p1:1;http://f:1"),
+        ("auto", "f:1", {}, "http://f:1"),
+    ],
+)  # fmt: skip
+def test_proxies(
+    http_proxy: str, fallback: str, environment: dict[str, str], resolved: str
+) -> None:
+    values = {"CVMFS_HTTP_PROXY": http_proxy, "CVMFS_FALLBACK_PROXY": fallback}
+    assert proxies(settings(SERVER, values, **environment)) == resolved
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"CVMFS_HTTP_PROXY": ""},
+        {"CVMFS_HTTP_PROXY": ";"},
+        {"CVMFS_HTTP_PROXY": "auto"},
+        {"CVMFS_HTTP_PROXY": "DIRECT", "CVMFS_FALLBACK_PROXY": "DIRECT"},
+        {"CVMFS_FALLBACK_PROXY": "p:1"},
+    ],
+)
+def test_without_a_proxy_nothing_is_asked_directly(values: dict[str, str]) -> None:
+    with pytest.raises(NoRouteError) as caught:
+        settings(SERVER, values)
+    assert "CVMFS_HTTP_PROXY" in caught.value.hint
+    assert "DIRECT must be written explicitly" in caught.value.hint
+
+
+def test_without_a_server_there_is_no_route() -> None:
+    with pytest.raises(NoRouteError) as caught:
+        settings(DIRECT)
+    assert FQRN in str(caught.value)
+    assert "CVMFS_SERVER_URL" in caught.value.hint
+
+
+def test_local_directory_needs_no_proxy() -> None:
+    made = settings({"CVMFS_SERVER_URL": "file:///srv/@fqrn@"})
+    assert made.servers == (f"file:///srv/{FQRN}",)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"CVMFS_SERVER_URL": "s1/cvmfs"},
+        {"CVMFS_HTTP_PROXY": "socks5://user:secret@p:1"},
+        {"CVMFS_HTTP_PROXY": "http://user:secret@p:1/x"},
+        {"CVMFS_FALLBACK_PROXY": "a b"},
+        {"CVMFS_TIMEOUT": "soon"},
+        {"CVMFS_TIMEOUT_DIRECT": "-1"},
+        {"CVMFS_MAX_RETRIES": "1.5"},
+        {"CVMFS_MAX_SERVERS": "-3"},
+    ],
+)
+def test_senseless_parameter_is_named(values: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings(SERVER, DIRECT, values)
+    assert next(iter(values)) in str(caught.value)
+    assert "default.local" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_senseless_environment_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="http_proxy"):
+        settings(SERVER, {"CVMFS_HTTP_PROXY": "auto"}, http_proxy="ftp://p")
+
+
+def external(**values: str) -> NetworkSettings | None:
+    parameters = Parameters.from_values(FQRN, values)
+    return NetworkSettings.external_from_parameters(parameters)
+
+
+def test_external_files_need_a_server() -> None:
+    assert external(**SERVER) is None
+
+
+def test_external_settings_do_not_inherit_the_proxy() -> None:
+    made = external(
+        CVMFS_EXTERNAL_URL="http://e1/data;http://e2/data",
+        CVMFS_EXTERNAL_TIMEOUT="3",
+        CVMFS_EXTERNAL_TIMEOUT_DIRECT="4",
+        CVMFS_EXTERNAL_MAX_SERVERS="1",
+        CVMFS_HTTP_PROXY="http://p1:1",
+        CVMFS_MAX_RETRIES="7",
+    )
+    assert made is not None
+    assert made.servers == ("http://e1/data",)
+    assert proxies(made) == "DIRECT"
+    assert (made.timeout_s, made.timeout_direct_s) == (3, 4)
+    assert made.failover.max_retries == 7
+
+
+def test_external_proxies() -> None:
+    made = external(
+        CVMFS_EXTERNAL_URL="http://e1/data",
+        CVMFS_EXTERNAL_HTTP_PROXY="p:1;DIRECT",
+        CVMFS_EXTERNAL_FALLBACK_PROXY="f:1",
+    )
+    assert made is not None
+    assert proxies(made) == "http://p:1;http://f:1"
+
+
+def test_list_without_auto_is_not_touched() -> None:
+    groups = parse_proxy_list("p:1;DIRECT")
+    assert resolve_auto(groups, "http://other:1") is groups
+
+
+def test_authorities_of_the_grid() -> None:
+    assert find_authorities({}, use_system=False) == Authorities("", GRID_DIRECTORY)
+    environment = {"X509_CERT_DIR": "/my/dir", "X509_CERT_BUNDLE": "/my/bundle"}
+    mine = find_authorities(environment, use_system=False)
+    assert mine == Authorities("/my/bundle", "/my/dir")
+
+
+def test_authorities_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.touch()
+    places = (os.fspath(tmp_path / "absent"), os.fspath(bundle))
+    monkeypatch.setattr(authorities, "_SYSTEM_BUNDLES", places)
+    assert find_authorities({}, use_system=True) == Authorities(os.fspath(bundle), "")
+    bundle.unlink()
+    assert find_authorities({}, use_system=True).directory == "/etc/ssl/certs"
