@@ -169,11 +169,13 @@ def unreadable(path: bytes, error: OSError) -> PublishError:
 def _root_entry(source: bytes) -> SourceEntry:
     try:
         status = os.stat(source)
+        if stat.S_ISDIR(status.st_mode):
+            return _entry(source, ROOT, b"", status)
+    except FileNotFoundError as error:
+        raise PublishError(f"there is no {os.fsdecode(source)!r}") from error
     except OSError as error:
         raise unreadable(source, error) from error
-    if not stat.S_ISDIR(status.st_mode):
-        raise PublishError(f"{os.fsdecode(source)!r} is not a directory")
-    return _entry(source, ROOT, b"", status)
+    raise PublishError(f"{os.fsdecode(source)!r} is not a directory")
 
 
 def _read_directory(source: bytes, path: bytes) -> tuple[SourceEntry, ...]:
