@@ -1,0 +1,1 @@
+"""The kernel's FUSE protocol: requests of the kernel to calls of a file system."""

@@ -1,0 +1,149 @@
+"""The server of one mount: agrees with the kernel, then lets a crew answer.
+
+The device may come from anywhere: opened and mounted by us, received from
+``fusermount``, or handed in by Apptainer. It is used as it is and never opened again by
+its path, which would give another device that is not mounted.
+
+Notifications to the kernel (a new revision) will be written to the same device.
+"""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from cvmfsexec.errors import FormatError
+from cvmfsexec.fuse.crew import Crew, Ending, receive
+from cvmfsexec.fuse.faults import FaultAccount
+from cvmfsexec.fuse.negotiation import (
+    ALL_FEATURES,
+    InitRequest,
+    Terms,
+    negotiate,
+    version_reply,
+)
+from cvmfsexec.fuse.operations import Operations
+from cvmfsexec.fuse.protocol import (
+    BODY_OFFSET,
+    MINOR,
+    OPCODE_NAMES,
+    REQUEST_START,
+    Opcode,
+    error_reply,
+)
+from cvmfsexec.vfs.attributes import FileSystem
+
+# Threads exist only as far as that many requests were slow at once. Sixteen downloads
+# at a time fill a line with a round trip of 20 ms; see docs/explanation.
+THREADS_DEFAULT = 16
+
+
+class FuseServer:
+    """Serves one file system on one FUSE device.
+
+    Attributes:
+        terms: What was agreed with the kernel; ``None`` until then.
+        faults: The account of failed requests.
+    """
+
+    def __init__(
+        self,
+        device_fd: int,
+        file_system: FileSystem,
+        *,
+        mask: int = ALL_FEATURES,
+        minor_max: int = MINOR,
+        threads: int = THREADS_DEFAULT,
+        on_error: Callable[[str, BaseException], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            device_fd: ``/dev/fuse``, mounted by whomever. It stays the caller's, who
+                must not close it while answers may be under way: best never.
+            file_system: Answers the requests.
+            mask: ``Feature`` bits that may be used.
+            minor_max: The newest minor version of the protocol to use.
+            threads: How many requests may be answered at once, at least 1.
+            on_error: Called for each failed request, by the thread that met it, with
+                what was asked and the error.
+        """
+        self.terms: Terms | None = None
+        self.faults = FaultAccount(on_fault=on_error)
+        self._device_fd = device_fd
+        self._file_system = file_system
+        self._mask = mask
+        self._minor_max = minor_max
+        self._threads = max(threads, 1)
+        self._init_requests = 0
+        self._crew: Crew | None = None
+        self._is_stop_wanted = False
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Number of requests so far by name of the opcode, if there were any."""
+        counter = Counter({"INIT": self._init_requests})
+        for worker in self._crew.workers if self._crew else ():
+            for opcode, count in enumerate(worker.counts):
+                counter[OPCODE_NAMES.get(opcode, "UNKNOWN")] += count
+        return +counter
+
+    def serve(self) -> Ending:
+        """Answer requests until the end, and say what it was.
+
+        ``NOT_MOUNTED`` tells that the device was handed in for nothing (Apptainer does
+        so when it joins an instance): end quietly.
+
+        Raises:
+            FormatError: The kernel's protocol is too old.
+            NamespaceError: No thread can be started.
+        """
+        os.set_blocking(self._device_fd, True)
+        agreed = self._agree()
+        if isinstance(agreed, Ending):
+            return agreed
+        self.terms = agreed
+        operations = Operations(self._file_system, agreed, self.faults)
+        self._crew = Crew(self._device_fd, operations.answer, self._threads)
+        return Ending.STOPPED if self._is_stop_wanted else self._crew.run()
+
+    def stop(self) -> None:
+        """Make ``serve`` return soon; may be called by a signal handler.
+
+        What is being answered is left behind: the caller is expected to exit.
+        """
+        self._is_stop_wanted = True
+        if self._crew is not None:
+            self._crew.stop()
+
+    def _agree(self) -> Terms | Ending:
+        """Answer INIT, the first request, which waits from the moment of the mount."""
+        while True:
+            request = receive(self._device_fd)
+            if isinstance(request, Ending):
+                return request
+            if len(request) < BODY_OFFSET:
+                continue
+            _, opcode, unique, _ = REQUEST_START.unpack_from(request)
+            if opcode != Opcode.INIT:
+                self._reply(error_reply(unique, errno.EIO))
+                continue
+            self._init_requests += 1
+            try:
+                terms = negotiate(
+                    InitRequest.parse(request),
+                    mask=self._mask,
+                    minor_max=self._minor_max,
+                )
+            except FormatError:
+                self._reply(error_reply(unique, errno.EPROTO))
+                raise
+            if terms is not None:
+                self._reply(terms.reply(unique))
+                return terms
+            self._reply(version_reply(unique))
+
+    def _reply(self, reply: bytes) -> None:
+        with suppress(OSError):  # unmounted again: the next read tells
+            os.write(self._device_fd, reply)
