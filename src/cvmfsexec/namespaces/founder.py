@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NamedTuple, NoReturn
 
-from cvmfsexec.errors import NamespaceError
+from cvmfsexec.errors import NamespaceError, SessionError
 from cvmfsexec.namespaces import (
     descriptors,
     identity,
@@ -44,6 +44,7 @@ def found_session(plan: SessionPlan, origin: Origin, isolation: Isolation) -> Se
 
     Raises:
         NamespaceError: The kernel refused the namespaces. Nothing is left of them.
+        SessionError: Somebody killed init.
     """
     control_out, control = os.pipe()
     report_out, report = os.pipe()
@@ -74,7 +75,10 @@ def _start_init(assignment: init.Assignment, foreign: tuple[int, ...]) -> int:
     os.close(founding_out)
     os.waitpid(founder_pid, 0)
     if message is None:
-        raise NamespaceError("a process was killed while it created the namespaces")
+        raise NamespaceError(
+            "cannot create namespaces for the session: who tried was killed",
+            syscall="unshare",
+        )
     if message.topic is Topic.REFUSED:
         raise messages.refusal_in(message)
     return message.number
@@ -85,9 +89,9 @@ def _wait_until_settled(init_pid: int, mailbox: Mailbox) -> None:
     if message is not None and message.topic is Topic.SETTLED:
         return
     os.waitpid(init_pid, 0)
-    if message is None or message.topic is not Topic.REFUSED:
-        raise NamespaceError("init was killed while it entered the namespaces")
-    raise messages.refusal_in(message)
+    if message is not None and message.topic is Topic.REFUSED:
+        raise messages.refusal_in(message)
+    raise SessionError("the session's init process was killed before it could start")
 
 
 def _become_founder(assignment: init.Assignment, founding: int) -> NoReturn:

@@ -17,6 +17,7 @@ from cvmfsexec.namespaces import (
     messages,
     signals,
     syscalls,
+    terminal,
 )
 from cvmfsexec.namespaces.founder import Session, found_session
 from cvmfsexec.namespaces.isolation import Isolation
@@ -54,28 +55,37 @@ def run_session(plan: SessionPlan) -> int:
 
 
 def _run(plan: SessionPlan, origin: Origin) -> int:
-    older_children = descendants.list_children()
     syscalls.set_child_subreaper(on=True)
     try:
-        session = _found_in_best_way(plan, origin)
-        descriptors.let_go(origin.inherited)
-        wait_status = _watch(session, origin)
-        # Without a pid namespace, and with init killed, there may be orphans.
+        try:
+            session = found_session(plan, origin, Isolation.PID_NAMESPACE)
+        except NamespaceError as error:
+            log.debug("no session with a pid namespace: %s", error)
+        else:
+            syscalls.set_child_subreaper(on=False)
+            return _conclude(_supervise(session, origin))
+        older_children = descendants.list_children()
+        session = found_session(plan, origin, Isolation.PROCESS_TREE)
+        verdict = _supervise(session, origin)
+        # Nothing is left to do, unless init was killed and could not do it.
         descendants.end_all(spared=older_children)
+        return _conclude(verdict)
     finally:
         syscalls.set_child_subreaper(on=False)
+        terminal.rescue_foreground()
+
+
+def _supervise(session: Session, origin: Origin) -> Message:
+    """Stay with a session to its end; return what became of it."""
+    descriptors.let_go(origin.inherited)
+    wait_status = _watch(session, origin)
     os.set_blocking(session.mailbox.descriptor, False)
-    verdict = _last_word(session.mailbox.drain(), wait_status)
+    heard = session.mailbox.drain()
     descriptors.close_all((session.control, session.mailbox.descriptor))
-    return _conclude(verdict)
-
-
-def _found_in_best_way(plan: SessionPlan, origin: Origin) -> Session:
-    try:
-        return found_session(plan, origin, Isolation.PID_NAMESPACE)
-    except NamespaceError as error:
-        log.debug("no session with a pid namespace: %s", error)
-    return found_session(plan, origin, Isolation.PROCESS_TREE)
+    if heard:
+        return heard[-1]
+    how = signals.describe_end(wait_status)
+    return Message(Topic.LOST, text=f"the session's init process {how}")
 
 
 def _watch(session: Session, origin: Origin) -> int:
@@ -93,14 +103,6 @@ def _watch(session: Session, origin: Origin) -> int:
             info.si_signo, info.si_code, leads_session=leads_session
         ):
             messages.send_bytes(session.control, bytes((info.si_signo,)))
-
-
-def _last_word(heard: list[Message], wait_status: int) -> Message:
-    """Return the message that says what became of the session."""
-    if heard:
-        return heard[-1]
-    how = signals.describe_end(wait_status)
-    return Message(Topic.LOST, text=f"the session's init process {how}")
 
 
 def _conclude(verdict: Message) -> int:
