@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cvmfsexec.network.settings import NetworkSettings
     from cvmfsexec.network.transport import Request
 
-_BUFFER_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 17  # 500 MiB in 0.18 s of CPU; 0.28 s with the usual 16 KiB
 _ERROR_PAGE_BYTES_MAX = 1 << 16
 """Read so much of an unwanted body to keep the connection; then drop both."""
 _IDLE_CONNECTIONS_MAX = 2  # of a handle: server, and where it redirects to
