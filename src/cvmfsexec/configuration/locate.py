@@ -47,6 +47,8 @@ class ConfigurationRoot(NamedTuple):
     @property
     def log_directory(self) -> str:
         """Where logs go, beside the dist; may be read-only."""
+        if self.dist == "/":
+            return "/var/log/cvmfs"
         return os.path.join(os.path.dirname(self.dist), "log")
 
 
