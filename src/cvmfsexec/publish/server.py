@@ -31,6 +31,8 @@ from cvmfsexec.publish.http_message import (
 from cvmfsexec.publish.served_files import OpenFile, ServedFiles
 
 _IDLE_S = 60
+_LINGER_S = 1
+_LINGER_READS = 64
 _CONNECTIONS_MAX = 512
 _ONE_WRITE_BYTES = 64 * 1024  # head and body in one system call up to here
 _MUTABLE_MAX_AGE_S = 61
@@ -187,8 +189,22 @@ class _Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self._serve_one():
                 pass
+            self._linger()
         except OSError:
             return  # the client went away, or stayed silent for too long
+
+    def _linger(self) -> None:
+        """Wait for the client to close, so that it gets to read the last answer.
+
+        Closing with bytes unread would make the kernel send a reset, and the client's
+        kernel then throws away what it has received.
+        """
+        self._socket.shutdown(socket.SHUT_WR)
+        limit = struct.pack("ll", _LINGER_S, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        for _ in range(_LINGER_READS):
+            if not self._socket.recv(HEAD_BYTES_MAX):
+                break
 
     def _serve_one(self) -> bool:
         """Answer one request; False ends the connection."""
@@ -275,7 +291,7 @@ class _Connection:
 
     def _tell(self, request: Request | None, status: int, size: int) -> None:
         if self._report is not None:
-            what = f"{request.method} {request.path!r}" if request else "?"
+            what = f"{request.method} {os.fsdecode(request.path)!r}" if request else "?"
             self._report(f"{what} {status} {size}")
 
 
