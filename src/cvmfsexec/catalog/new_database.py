@@ -40,7 +40,7 @@ def new_database(
         page_bytes: Size of its pages.
 
     Raises:
-        PublishError: SQLite could not write it.
+        PublishError: SQLite could not write it, or cannot hold one of the values.
     """
     try:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -53,5 +53,5 @@ def new_database(
             connection.execute("VACUUM")
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
         raise PublishError(f"cannot write the database {path!r}: {error}") from error
