@@ -271,7 +271,7 @@ class Catalog:
 
 
 _SCHEMA = re.compile(rb"\d{1,3}(\.\d{1,9})?")
-_NUMBER = re.compile(rb"\d{1,19}")
+_NUMBER = re.compile(rb"\d{1,20}")  # 64 bits
 _TOLERANCE = 0.0005
 _MODERN_FROM = 2.0  # older ones are 0.9 and 1.x
 _MODERN = (2.4, 2.5)
