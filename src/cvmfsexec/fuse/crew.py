@@ -150,16 +150,17 @@ class Crew:
             target=self._work, args=(worker,), name="fuse", daemon=True
         )
         with self._line_lock:
+            self.workers.append(worker)
             self._in_line += 1
         try:
             thread.start()
         except RuntimeError as error:
             with self._line_lock:
+                self.workers.remove(worker)
                 self._in_line -= 1
             self._threads_max = len(self.workers)
             log.warning("going on with %d threads: %s", self._threads_max, error)
             return False
-        self.workers.append(worker)
         return True
 
     def _work(self, worker: Worker) -> None:

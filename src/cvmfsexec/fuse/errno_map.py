@@ -16,6 +16,7 @@ from cvmfsexec.errors import (
     IntegrityError,
     NamespaceError,
     PublishError,
+    SessionError,
     TransferError,
     TrustError,
     UnsupportedTrustError,
@@ -31,6 +32,7 @@ ERRNO_BY_ERROR: dict[type[CvmfsError], int] = {
     ConfigurationError: errno.EIO,
     NamespaceError: errno.EIO,
     PublishError: errno.EIO,
+    SessionError: errno.EIO,
 }
 """Errno by class of error; a class that is not listed has that of its base class."""
 

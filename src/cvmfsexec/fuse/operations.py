@@ -43,10 +43,12 @@ from cvmfsexec.fuse.faults import FaultAccount
 from cvmfsexec.fuse.negotiation import Terms
 from cvmfsexec.fuse.protocol import (
     ATTR_REPLY,
+    ATTR_REPLY_BYTES,
     ATTR_VALIDITY,
     BLOCK_SIZE,
     BODY_OFFSET,
     ENTRY_REPLY,
+    ENTRY_REPLY_BYTES,
     GETXATTR_NAME_OFFSET,
     GETXATTR_REQUEST,
     HEADER_BYTES,
@@ -76,9 +78,6 @@ _Handler = Callable[[int, int, bytes], Reply]
 _READ_BYTES_MAX = 1 << 20  # the kernel's own limit
 _WRITE_FLAGS = os.O_ACCMODE | os.O_TRUNC  # O_RDONLY is 0
 _UNKNOWN = 0  # stands for the opcodes beyond the tables
-
-_ENTRY_REPLY_BYTES = ENTRY_REPLY.size
-_ATTR_REPLY_BYTES = ATTR_REPLY.size
 
 _CHANGES = (
     Opcode.SETATTR,
@@ -139,10 +138,13 @@ class Operations:
             self._faults.record("a request", error, errno.EINVAL)
             return None
         opcode: int
-        _, opcode, unique, nodeid = REQUEST_START.unpack_from(request)
+        length, opcode, unique, nodeid = REQUEST_START.unpack_from(request)
         if opcode >= OPCODE_LIMIT:
             opcode = _UNKNOWN
         counts[opcode] += 1
+        if length != len(request):
+            error = FormatError(f"FUSE request of {length} bytes has {len(request)}")
+            return self._fail(request, error)
         try:
             return self._handlers[opcode](nodeid, unique, request)
         except struct.error as cause:
@@ -193,28 +195,8 @@ class Operations:
         )
         if found is None:
             return no_entry_reply(unique)
-        inode, size, blocks, mtime, nanos, mode, nlink, uid, gid, rdev = found
         return ENTRY_REPLY.pack(
-            _ENTRY_REPLY_BYTES,
-            0,
-            unique,
-            inode,
-            VALIDITY,
-            inode,
-            size,
-            blocks,
-            mtime,
-            mtime,
-            mtime,
-            nanos,
-            nanos,
-            nanos,
-            mode,
-            nlink,
-            uid,
-            gid,
-            rdev,
-            BLOCK_SIZE,
+            ENTRY_REPLY_BYTES, 0, unique, found.inode, VALIDITY, *_fields(found)
         )
 
     def _lookup_special(self, nodeid: int, name: bytes) -> Attributes | None:
@@ -228,27 +210,8 @@ class Operations:
         found = self._file_system.attributes(nodeid)
         if found is None:
             return error_reply(unique, errno.ESTALE)
-        inode, size, blocks, mtime, nanos, mode, nlink, uid, gid, rdev = found
         return ATTR_REPLY.pack(
-            _ATTR_REPLY_BYTES,
-            0,
-            unique,
-            ATTR_VALIDITY,
-            inode,
-            size,
-            blocks,
-            mtime,
-            mtime,
-            mtime,
-            nanos,
-            nanos,
-            nanos,
-            mode,
-            nlink,
-            uid,
-            gid,
-            rdev,
-            BLOCK_SIZE,
+            ATTR_REPLY_BYTES, 0, unique, ATTR_VALIDITY, *_fields(found)
         )
 
     def _readlink(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
@@ -310,6 +273,13 @@ class Operations:
 
 
 _SPECIAL_NAMES = frozenset({b"", b".", b".."})
+
+
+def _fields(found: Attributes) -> tuple[int | bytes, ...]:
+    """Return what follows in a reply that ends with attributes."""
+    inode, size, blocks, mtime, nanos, mode, nlink, uid, gid, rdev = found
+    times = (mtime, mtime, mtime, nanos, nanos, nanos)
+    return (inode, size, blocks, *times, mode, nlink, uid, gid, rdev, BLOCK_SIZE)
 
 
 def _with_data(unique: int, data: bytes) -> bytes:

@@ -169,8 +169,12 @@ _ATTR = "QQQ qqq III IIIII 8s"
 ENTRY_REPLY = struct.Struct(f"<IiQ Q32s {_ATTR}")
 """reply header; nodeid, VALIDITY, attributes, BLOCK_SIZE"""
 
+ENTRY_REPLY_BYTES = ENTRY_REPLY.size
+
 ATTR_REPLY = struct.Struct(f"<IiQ 16s {_ATTR}")
 """reply header; ATTR_VALIDITY, attributes, BLOCK_SIZE"""
+
+ATTR_REPLY_BYTES = ATTR_REPLY.size
 
 DIRENT_FORMAT = "QQII"
 """inode, offset of the next entry, length of the name, type; the name follows"""
@@ -208,4 +212,4 @@ def no_entry_reply(unique: int) -> bytes:
 
     A nodeid of 0 means ENOENT like the error, but the kernel keeps it.
     """
-    return REPLY_HEADER.pack(144, 0, unique) + _NO_ENTRY_BODY
+    return REPLY_HEADER.pack(ENTRY_REPLY_BYTES, 0, unique) + _NO_ENTRY_BODY
