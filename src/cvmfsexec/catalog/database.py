@@ -229,19 +229,22 @@ def _only_plain_reads(
 def _connect(path: str) -> tuple[sqlite3.Connection, int]:
     try:
         size_bytes = os.stat(path).st_size
+        try:
+            return _connection_to(_uri_of(path)), size_bytes
+        except sqlite3.Error:
+            return _connection_to_copy(path, size_bytes), size_bytes
     except OSError as error:
         raise CacheError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        connection = sqlite3.connect(
-            _uri_of(path),
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=_STATEMENTS_MAX,
-        )
-    except sqlite3.Error:
-        return _connect_copy(path, size_bytes), size_bytes
-    return connection, size_bytes
+
+
+def _connection_to(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_STATEMENTS_MAX,
+    )
 
 
 def _uri_of(path: str) -> str:
@@ -251,25 +254,16 @@ def _uri_of(path: str) -> str:
     return f"file://{quoted}?mode=ro&immutable=1"
 
 
-def _connect_copy(path: str, size_bytes: int) -> sqlite3.Connection:
+def _connection_to_copy(path: str, size_bytes: int) -> sqlite3.Connection:
     """Serve a copy in memory of a file that can be opened, but not by its name."""
     if size_bytes > IN_MEMORY_BYTES_MAX:
-        raise CacheError(f"{path} is not in the cache any more")
-    connection = None
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-        connection = sqlite3.connect(
-            ":memory:",
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=_STATEMENTS_MAX,
-        )
-        connection.deserialize(content)
-    except (OSError, sqlite3.Error) as error:
-        if connection is not None:
-            connection.close()
-        raise CacheError(f"cannot open {path}: {error}") from error
+        raise CacheError(f"{path} has been removed, and is too large for the memory")
+    with open(path, "rb") as file:
+        content = file.read()
+    if not content:  # for which SQLite would claim to be out of memory
+        raise FormatError(f"{path} is empty")
+    connection = _connection_to(":memory:")
+    connection.deserialize(content)
     return connection
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfsexec.catalog.database import CACHE_KIB, Database
+from cvmfsexec.catalog.database import CACHE_KIB, IN_MEMORY_BYTES_MAX, Database
 from cvmfsexec.errors import CacheError, FormatError
 
 PAGE_BYTES = 1024
@@ -108,6 +108,26 @@ def test_descriptor_of_a_removed_file_is_read_into_memory(path: Path) -> None:
     with pytest.raises(FormatError):
         opened.rows("DELETE FROM things")
     opened.close()
+
+
+def test_removed_file_that_is_empty_or_no_database_is_refused(path: Path) -> None:
+    for content in (b"", b"x", b"x" * 5000):
+        path.write_bytes(content)
+        fd = os.open(path, os.O_RDONLY)
+        path.unlink()
+        with pytest.raises(FormatError):
+            Database.open(f"/proc/self/fd/{fd}", ["things"])
+        os.close(fd)
+
+
+def test_removed_file_that_is_too_large_for_the_memory_is_refused(path: Path) -> None:
+    write(path, *THINGS)
+    os.truncate(path, IN_MEMORY_BYTES_MAX + 1)  # takes no room, has holes
+    fd = os.open(path, os.O_RDONLY)
+    path.unlink()
+    with pytest.raises(CacheError, match="too large"):
+        Database.open(f"/proc/self/fd/{fd}", ["things"])
+    os.close(fd)
 
 
 def test_open_file_survives_its_removal(path: Path) -> None:

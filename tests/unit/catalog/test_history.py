@@ -211,9 +211,9 @@ def test_damaged_tag_is_refused(path: str, cells: Cells) -> None:
 
 
 def test_text_that_is_no_utf8_is_shown_escaped(path: str) -> None:
-    write(path, tag("v1", 1, description=b"caf\xe9"))
+    write(path, tag("v1", 1, description=b"\xff text"))
     with closing(History.open(path)) as history:
-        assert [tag.description for tag in history.tags()] == ["caf\\xe9"]
+        assert [tag.description for tag in history.tags()] == ["\\xff text"]
 
 
 def test_closed_history_cannot_be_read(path: str) -> None:

@@ -602,6 +602,10 @@ def test_closed_catalog_cannot_be_read(made: Make) -> None:
     catalog.close()
     with pytest.raises(CacheError):
         catalog.find(path_hash(b"/d"))
+    with pytest.raises(CacheError):
+        catalog.list_(path_hash(b"/d"))
+    with pytest.raises(CacheError):
+        catalog.nested()
 
 
 @pytest.fixture(scope="module")
