@@ -1,7 +1,10 @@
 # The doors of the project; each sets up what it needs.
 .PHONY: setup demo test check bench fuzz clean
 
-PYTHON_IN = .venv/bin/python
+SOURCES = src tests fuzz bench
+PROSE = README.md CHANGELOG.md SECURITY.md docs
+SCRIPTS = scripts .ci Makefile
+TOOLS_OF_TESTS = gcc getfattr git ps setpriv strace
 
 setup:
 	@scripts/setup
@@ -10,22 +13,22 @@ demo: setup
 	@scripts/demo
 
 test: setup
-	@scripts/prepare-machine
-	$(PYTHON_IN) -m pytest $(PYTEST_ARGS)
+	@scripts/prepare-machine $(TOOLS_OF_TESTS)
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 check: setup
-	.venv/bin/ruff format --check src tests fuzz bench
-	.venv/bin/ruff check src tests fuzz bench
+	.venv/bin/ruff format --check $(SOURCES)
+	.venv/bin/ruff check $(SOURCES)
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/codespell README.md CHANGELOG.md SECURITY.md docs src tests bench fuzz scripts
+	.venv/bin/codespell $(PROSE) $(SOURCES) $(SCRIPTS)
 
 bench: setup
-	@scripts/prepare-machine
-	$(PYTHON_IN) -m bench $(BENCH_ARGS)
+	@scripts/prepare-machine $(TOOLS_OF_TESTS)
+	.venv/bin/python -m bench $(BENCH_ARGS)
 
 fuzz: setup
-	$(PYTHON_IN) fuzz/run.py --seconds 60
+	.venv/bin/python fuzz/run.py --seconds 60
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,14 @@
-"""Hypothesis profiles, and where the fixture repositories are when they are there."""
+"""Hypothesis profiles, markers by directory, and the rule about skips.
 
+Where a test cannot run it skips, with the reason, and that is fine on somebody's
+laptop. In CI (variable ``CI`` set) the machine has what tests need, so there a skip is
+a failure, unless its reason is on the short list below.
+"""
+
+import hashlib
 import os
+import re
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -13,9 +21,58 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SKIPS_ALLOWED_IN_CI: dict[str, Callable[[], bool]] = {
+    r"no fixture .*: \.\./shared/fixtures is not there": (
+        lambda: not (ROOT.parent / "shared/fixtures").exists()
+    ),
+    r"this OpenSSL does not offer ripemd160": (
+        lambda: "ripemd160" not in hashlib.algorithms_available
+    ),
+    r"root may read everything": lambda: os.geteuid() == 0,
+}
+"""Pattern of a reason, and what tells whether it can be true here."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give what mounts real file systems a marker, so that it can be left out."""
     for item in items:
         if "kernel" in item.nodeid.split("/")[1:2]:
             item.add_marker(pytest.mark.kernel)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[
+    None, pytest.TestReport, pytest.TestReport
+]:
+    """Judge the skips of tests."""
+    report = yield
+    if not hasattr(report, "wasxfail"):
+        _judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[
+    None, pytest.CollectReport, pytest.CollectReport
+]:
+    """Judge the skips of whole modules."""
+    report = yield
+    _judge(report)
+    return report
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome != "skipped" or not os.environ.get("CI"):
+        return
+    reason = _reason(report.longrepr)
+    if not any(
+        re.search(pattern, reason) and is_possible()
+        for pattern, is_possible in SKIPS_ALLOWED_IN_CI.items()
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where it should run: {reason}"
+
+
+def _reason(longrepr: object) -> str:
+    """Return why something was skipped: pytest keeps (file, line, reason)."""
+    return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
