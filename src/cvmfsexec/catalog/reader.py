@@ -11,6 +11,7 @@ Source: docs/reference/repository-format.md, "Catalogs" to "Statistics counters"
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from itertools import chain
 from operator import lt
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from cvmfsexec.format.names import ROOT, PathHash, check_entry_name, is_below
 PAGE_ROWS = 500
 """Rows read at a time: few enough that other threads get their turn at the catalog."""
 
+_DIRECTORIES_KEPT = 8
 _new_tuple = tuple.__new__  # half the price of DirectoryEntry._make
 
 
@@ -70,7 +72,10 @@ class Catalog:
         """
         self._database = database
         self._statements = statements_for(database)
-        self._hardlinks: tuple[PathHash, dict[int, int]] | None = None
+        # A listing asks for one entry after the other, and some run at the same time.
+        self._first_rows = lru_cache(_DIRECTORIES_KEPT)(
+            partial(_first_rows, database, self._statements.hardlinks)
+        )
         properties = database.properties()
         self.schema = _schema_of(database, properties)
         self.schema_revision = _number(properties, Property.SCHEMA_REVISION) or 0
@@ -186,8 +191,8 @@ class Catalog:
         """
         if not entry.hardlink_group:
             return entry.row
-        groups = self._hardlinks_in(entry.parent_hash)
-        return groups.get(entry.hardlinks, entry.row)
+        first_rows = self._first_rows(entry.parent_hash)
+        return first_rows.get(entry.hardlinks, entry.row)
 
     def chunks(self, entry: DirectoryEntry) -> tuple[Chunk, ...]:
         """Return the chunks of a chunked file, in order and without a gap.
@@ -242,19 +247,6 @@ class Catalog:
         entries = [_new_tuple(DirectoryEntry, row + parent) for row in rows]
         _check_page(entries, after_row)
         return entries
-
-    def _hardlinks_in(self, parent: PathHash) -> dict[int, int]:
-        """Return the first row of each hardlink group in a directory.
-
-        The last directory's are kept: a listing asks for one entry after the other.
-        """
-        kept = self._hardlinks
-        if kept is None or kept[0] != parent:
-            groups: dict[int, int] = {}
-            for row, group in self._database.rows(self._statements.hardlinks, parent):
-                groups.setdefault(group, row)
-            self._hardlinks = kept = (parent, groups)
-        return kept[1]
 
     def _nested_ref(
         self, path: object, text: object, size: object, is_bind: int
@@ -321,6 +313,14 @@ def _check_page(entries: list[DirectoryEntry], after_row: int) -> None:
     rows = [entry[0] for entry in entries]
     if not all(map(lt, chain((after_row,), rows), rows)):
         raise FormatError(f"rows after {after_row} are not in order")
+
+
+def _first_rows(database: Database, statement: str, parent: PathHash) -> dict[int, int]:
+    """Return the first row of each hardlink group in a directory."""
+    rows: dict[int, int] = {}
+    for row, hardlinks in database.rows(statement, parent):
+        rows.setdefault(hardlinks, row)
+    return rows
 
 
 def _chunk_of(row: Row, algorithm: HashAlgorithm) -> Chunk:
