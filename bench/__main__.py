@@ -143,7 +143,7 @@ def _served(site: Site) -> Iterator[str]:
             if server.stdout is None:
                 raise RuntimeError("no pipe to the server")
             address = server.stdout.readline().split()[-1]
-            yield address.removesuffix("/").removesuffix("/cvmfs")
+            yield address.partition("/cvmfs/")[0]
         finally:
             server.terminate()
 

@@ -2,8 +2,18 @@
 
 A quiet start never says anything, and importing ``logging`` costs 8 ms of the 60
 that a warm start has. So the import happens with the first message. Handlers and
-levels are set by ``cli`` through the ordinary ``logging`` interface.
+levels are set by ``cli`` through the ordinary ``logging`` interface; a file server
+also keeps its messages in a file, which comes into being with the first of them.
 """
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+FILE_BYTES_MAX = 10 << 20
+"""A longer log file is moved aside; two such files are kept at the most."""
 
 
 def debug(message: str, *values: object) -> None:
@@ -33,10 +43,46 @@ def enable_debug() -> None:
     _debugging = True
 
 
+def keep_in_file(path: str, label: str) -> None:
+    """Write the messages of this process to a file as well, from now on.
+
+    Args:
+        path: The file; its directory is made if needed.
+        label: What the lines begin with, after the time.
+    """
+    global _file  # noqa: PLW0603 -- one file, set once per file server
+    _file = (path, label)
+
+
 _debugging = False
+_file: tuple[str, str] | None = None
 
 
 def _log(level: int, message: str, values: tuple[object, ...]) -> None:
+    global _file
     import logging
 
-    logging.getLogger("cvmfsexec").log(level, message, *values)
+    logger = logging.getLogger("cvmfsexec")
+    if _file is not None:
+        (path, label), _file = _file, None
+        _add_file(logger, path, label)
+    logger.log(level, message, *values)
+
+
+def _add_file(logger: "Logger", path: str, label: str) -> None:
+    """Add a file to a logger, and what ``logging`` had done without one."""
+    import logging
+
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        if os.path.exists(path) and os.path.getsize(path) > FILE_BYTES_MAX:
+            os.replace(path, path + ".1")
+        to_file = logging.FileHandler(path)
+    except OSError:
+        return  # a directory that cannot be written: stderr must do
+    to_file.setFormatter(
+        logging.Formatter(f"%(asctime)s %(levelname)s {label}: %(message)s")
+    )
+    if not logger.hasHandlers() and logging.lastResort is not None:
+        logger.addHandler(logging.lastResort)
+    logger.addHandler(to_file)

@@ -12,6 +12,7 @@ namespaces only for processes that have a single one.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cvmfsexec import log
 from cvmfsexec.configuration.evaluate import begin
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import CvmfsError
@@ -135,5 +136,7 @@ class _FileServer:
             )
             server = FuseServer(device, file_system)
             client.watch(server)
+            if client.settings.log_path:
+                log.keep_in_file(client.settings.log_path, self._fqrn)
             channel.ready()
             server.serve()

@@ -21,6 +21,9 @@ REPOSITORY = 16
 HISTORY = 22
 NO_PROXY = 23
 REVISION_BLACKLISTED = 25
+NOT_AVAILABLE = 69
+"""A command that comes with a later version; EX_UNAVAILABLE of sysexits.h."""
+
 CANNOT_EXECUTE = 126
 COMMAND_NOT_FOUND = 127
 INTERRUPTED = 130
@@ -38,12 +41,16 @@ _BY_CLASS: dict[type[errors.CvmfsError], int] = {
     errors.ConfigurationError: CONFIGURATION,
     errors.TagNotFoundError: HISTORY,
     errors.NamespaceError: MOUNT_FAILED,
+    errors.SessionError: FILE_SERVER_DIED,
+    errors.ServiceFailedError: UNKNOWN_ERROR,
     errors.PublishError: UNKNOWN_ERROR,
 }
 
 
 def exit_status_of(error: errors.CvmfsError) -> int:
     """Return the exit status for an error that ends a command."""
+    if isinstance(error, errors.ServiceFailedError) and error.status:
+        return error.status  # decided here already, in the file server's process
     for kind in type(error).__mro__:
         if kind in _BY_CLASS:
             return _BY_CLASS[kind]

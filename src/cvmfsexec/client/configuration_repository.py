@@ -87,5 +87,7 @@ def _copy_tree(client: Client, top: Location, target: str) -> None:
 
 def _copy_file(client: Client, location: Location, place: str) -> None:
     with open(place, "xb") as target:
-        for request in client.lookup.content_requests(location):
-            target.write(client.fetcher.read(request, _FILE_BYTES_MAX))
+        target.writelines(
+            client.fetcher.read(request, _FILE_BYTES_MAX)
+            for request in client.lookup.content_requests(location)
+        )

@@ -17,6 +17,13 @@ from cvmfsexec.repository.revision import Revision
 TTL_WITHOUT_PROPERTY_S = 240  # the original's
 
 
+class FaultCounts(Protocol):
+    """Requests that failed for another reason than the caller's."""
+
+    io_errors: int
+    last_io_error_s: int
+
+
 class ServerGauges(Protocol):
     """What the server of kernel requests counts."""
 
@@ -25,20 +32,22 @@ class ServerGauges(Protocol):
         """Requests by kind."""
 
     @property
-    def io_errors(self) -> int:
-        """Requests that failed for another reason than the caller's."""
-
-    @property
-    def last_io_error_s(self) -> float:
-        """Time of the last one, in seconds since 1970; 0 for none."""
+    def faults(self) -> FaultCounts:
+        """Failures; times in seconds since 1970, 0 for never."""
 
 
-class NoServer(NamedTuple):
+class NoFaults:
+    """Nothing was asked, so nothing failed."""
+
+    io_errors = 0
+    last_io_error_s = 0
+
+
+class NoServer:
     """Gauges of a client that serves no kernel."""
 
     requests: Mapping[str, int] = {}
-    io_errors: int = 0
-    last_io_error_s: float = 0.0
+    faults: FaultCounts = NoFaults()
 
 
 class MountFacts(NamedTuple):
@@ -95,8 +104,8 @@ class MountAttributes:
             "ndownload": lambda: str(http.statistics.downloads),
             "rx": lambda: str(http.statistics.received_bytes // 1024),
             "speed": self._speed,
-            "nioerr": lambda: str(self.gauges.io_errors),
-            "timestamp_last_ioerr": lambda: str(int(self.gauges.last_io_error_s)),
+            "nioerr": lambda: str(self.gauges.faults.io_errors),
+            "timestamp_last_ioerr": lambda: str(self.gauges.faults.last_io_error_s),
             "ncleanup24": lambda: "-1",
             "host": lambda: http.active_host,
             "host_list": lambda: ";".join(http.hosts()),

@@ -1,7 +1,9 @@
 """Typed settings of one repository's client, read off its parameters.
 
 Defaults are those that the original has built in; packages bring a ``default.conf``
-that says more. What the network needs is read by ``cvmfsexec.network`` itself.
+that says more. Two are that file's: ownership is claimed and permissions are checked,
+since a mount without root cannot show other owners (docs/adr/0003). What the network
+needs is read by ``cvmfsexec.network`` itself.
 
 Source: docs/reference/client-behaviour.md, "Parameters".
 """
@@ -188,9 +190,9 @@ def _cache_directory(configuration: "Configuration", *, is_shared: bool) -> str:
 
 def _view_settings(configuration: "Configuration") -> ViewSettings:
     return ViewSettings(
-        claim_ownership=configuration.boolean("CVMFS_CLAIM_OWNERSHIP", default=False),
+        claim_ownership=configuration.boolean("CVMFS_CLAIM_OWNERSHIP", default=True),
         check_permissions=configuration.boolean(
-            "CVMFS_CHECK_PERMISSIONS", default=False
+            "CVMFS_CHECK_PERMISSIONS", default=True
         ),
         world_readable=configuration.boolean("CVMFS_WORLD_READABLE", default=False),
         uid_map=_id_map(configuration, "CVMFS_UID_MAP"),

@@ -29,7 +29,7 @@ def test_nothing_configured_gives_the_built_in_values(tmp_path: Path) -> None:
     assert result.cache.directory == result.cache.workspace == cache
     assert (result.cache.is_shared, result.cache.quota_limit_mb) == (False, 1024)
     assert result.view.magic_xattrs is MagicXattrVisibility.ROOT_ONLY
-    assert not result.view.claim_ownership
+    assert result.view.claim_ownership
     assert result.view.kernel_timeout_s == 60
     assert result.revision.auto_update
     assert not result.revision.is_pinned
