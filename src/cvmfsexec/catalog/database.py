@@ -10,7 +10,8 @@ Memory and descriptors are those of a server that keeps hundreds of catalogs ope
 descriptor and at most 128 KiB of pages each, and no mmap, which would count as resident
 memory and turn a file that shrinks into a SIGBUS (measured: no faster).
 
-A database may be used from any thread; one query runs at a time.
+A database may be used from any thread; one query runs at a time. It is closed by
+``close``, or at once when nobody refers to it any more: nothing in here refers back.
 """
 
 import os
@@ -170,6 +171,10 @@ class Database:
         """Give the descriptor back; later queries raise ``CacheError``."""
         with self._lock:
             self._connection.close()
+
+    def __del__(self) -> None:
+        """Close, so that a database may be shared by whoever still needs it."""
+        self._connection.close()
 
     def _prepare(self, tables: frozenset[str]) -> None:
         for setting in _SETTINGS:

@@ -1,3 +1,4 @@
+import gc
 import os
 import sqlite3
 import stat
@@ -594,6 +595,21 @@ def test_catalog_behind_a_descriptor(made: Make) -> None:
     os.close(fd)
     with closing(catalog):
         assert catalog.find(path_hash(b"/d")) is not None
+
+
+def test_catalog_that_nobody_refers_to_is_closed_at_once(tmp_path: Path) -> None:
+    path = write_catalog(tmp_path / "catalog", catalog=TREE)
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()
+    try:
+        catalog = Catalog.open(path)
+        listed = catalog.list_(path_hash(b"/d"))
+        catalog.hardlink_row(listed[0])
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        del catalog
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_closed_catalog_cannot_be_read(made: Make) -> None:
