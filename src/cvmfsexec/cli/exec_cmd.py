@@ -8,6 +8,7 @@ Source: docs/reference/cvmfsexec.md.
 
 import os
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 from cvmfsexec.cli import exit_codes
@@ -176,7 +177,7 @@ def _run(arguments: Arguments) -> int:
             configuration_repository=first,
             command=arguments.command or (_default_shell(),),
             cwd=_working_directory(),
-            environment=os.environ,
+            environment=_environment(),
             uid=os.getuid(),
             gid=os.getgid(),
         ),
@@ -202,6 +203,20 @@ def _repositories(
     names = [complete_name(n, root, os.environ) for n in arguments.repositories]
     in_order = dict.fromkeys([first, *names] if first else names)
     return root, first, tuple(in_order)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment that the user gave us.
+
+    In the C locale Python sets ``LC_CTYPE`` for itself (PEP 538). The kernel remembers
+    how it was.
+    """
+    environment = dict(os.environ)
+    if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
+        with suppress(OSError), open("/proc/self/environ", "rb") as given:
+            if b"\0LC_CTYPE=" not in b"\0" + given.read():
+                del environment["LC_CTYPE"]
+    return environment
 
 
 def _working_directory() -> str:
