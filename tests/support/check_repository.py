@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from tests.support.check_catalog import (
     COUNTERS,
     SUFFIXES,
+    TABLES,
     CatalogCheck,
     Entry,
     table,
@@ -288,7 +289,7 @@ class _Checker:
                 int(properties[b"last_modified"]) <= int(manifest["T"]), "/", "too new"
             )
             self.expect(
-                int(properties.get(b"TTL", manifest["D"])) == int(manifest["D"]),
+                properties.get(b"TTL") == manifest["D"].encode(),
                 "/",
                 "TTL",
             )
@@ -303,6 +304,12 @@ class _Checker:
         self.expect(size in (0, len(data)), where, f"catalog has {len(data)} bytes")
         database = self._database(data, where)
         try:
+            missing = TABLES - set(
+                table(database, "SELECT name, type FROM sqlite_master")
+            )
+            if missing:
+                self.report(where, f"lacks tables {sorted(missing)}")
+                return None
             catalog = CatalogCheck(self, database, mountpoint)
             catalog.check(transition_point)
         finally:

@@ -79,8 +79,11 @@ class ContentPublisher:
                 cannot be written.
         """
         firsts, further = _without_further_links(self._tree.regular_files())
-        small = [entry for entry in firsts if entry.size <= _PIECE_BYTES]
-        large = [entry for entry in firsts if entry.size > _PIECE_BYTES]
+        limit = _PIECE_BYTES
+        if self._chunk_sizes is not None:
+            limit = min(limit, self._chunk_sizes.minimum)
+        small = [entry for entry in firsts if entry.size <= limit]
+        large = [entry for entry in firsts if entry.size > limit]
         contents: dict[bytes, Content] = {}
         with ThreadPoolExecutor(os.cpu_count() or 1, "content") as executor:
             try:
