@@ -23,7 +23,8 @@ def target(data: bytes) -> None:
     for kind in (b"CERTIFICATE", b"TRUSTED CERTIFICATE"):
         _read_certificate(_frame(kind, framed))
     _read_certificate(data)
-    for pem in (data, _frame(b"PUBLIC KEY", framed)):
+    forms = (b"PUBLIC KEY", b"RSA PUBLIC KEY")
+    for pem in (data, *(_frame(kind, framed) for kind in forms)):
         with contextlib.suppress(ConfigurationError):
             assert load_public_key(pem).modulus.bit_length() <= MODULUS_BITS_MAX
 

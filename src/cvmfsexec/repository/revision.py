@@ -13,7 +13,6 @@ Source: docs/reference/client-behaviour.md, "Mount sequence and root selection",
 """
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -39,7 +38,7 @@ from cvmfsexec.format.envelope import SignedLetter, parse_letter
 from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
 from cvmfsexec.format.whitelist import WHITELIST_BYTES_MAX
 from cvmfsexec.repository.objects import CERTIFICATE_BYTES_MAX, document_request
-from cvmfsexec.trust import chain, signature
+from cvmfsexec.trust import chain
 
 MANIFEST_PATH = ".cvmfspublished"
 WHITELIST_PATH = ".cvmfswhitelist"
@@ -168,9 +167,6 @@ class RevisionSelector:
 
     def _head(self) -> Revision:
         seen = self._watermark()
-        if seen is None:
-            # Loading the certificate code takes as long as three downloads.
-            threading.Thread(target=signature.warm_up, daemon=True).start()
         try:
             manifest = self._ask_hosts(lambda: self._newer_manifest(seen))
         except (NoRouteError, RevisionBlacklistedError):

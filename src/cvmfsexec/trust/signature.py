@@ -6,22 +6,33 @@ signed by the master key over the text itself, padded but not hashed again.
 
 Either way the whole padded block is built here and compared: nothing of what the
 signer sent is parsed, and a system policy that switches off SHA-1 signatures does not
-matter. Only for reading keys and certificates is ``cryptography`` asked; it takes
-some 70 ms to import, so that happens in functions: see :func:`warm_up`.
+matter. Verifying needs nothing but Python's ``pow``. Signing and making keys is left
+to ``cryptography``, which those functions import: it takes some 50 ms and 13 MB, and
+no client needs it (docs/adr/0007).
 
 Source: docs/reference/repository-format.md, "Signed letters", "Certificate object".
 """
 
-import binascii
 import hashlib
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from cvmfsexec.errors import ConfigurationError, MalformedCertificateError
+from cvmfsexec.errors import (
+    ConfigurationError,
+    FormatError,
+    MalformedCertificateError,
+)
+from cvmfsexec.format.der import (
+    Certificate,
+    RsaNumbers,
+    parse_certificate,
+    parse_public_key_info,
+    parse_rsa_public_key,
+)
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 from cvmfsexec.format.envelope import compose_letter
 from cvmfsexec.format.names import check_fqrn
+from cvmfsexec.format.pem import parse_pem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -32,20 +43,22 @@ if TYPE_CHECKING:
 KEY_BITS = 2048
 PUBLIC_EXPONENT = 65537
 CERTIFICATE_DAYS = 365  # nobody checks it
-CERTIFICATE_BYTES_MAX = 64 * 1024  # decompressed; real ones have 1 to 3 KiB
 
 # What is worth computing with. OpenSSL has the same upper limits; less than 1024 bits
 # are within reach of anybody who wants to forge.
 MODULUS_BITS_MIN = 1024
 MODULUS_BITS_MAX = 16384
+EXPONENT_MIN = 3
 EXPONENT_BITS_MAX = 64
 
 _SHA1_DIGEST_INFO = bytes.fromhex("3021300906052b0e03021a05000414")
-_PEM = re.compile(
-    rb"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([A-Za-z0-9+/=\s]+)"
-    rb"-----END \1-----"
-)
-_DER_SEQUENCE = 0x30
+
+_TRUSTED = b"TRUSTED CERTIFICATE"
+_CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE", _TRUSTED)
+_KEY_PARSERS = {
+    b"PUBLIC KEY": parse_public_key_info,
+    b"RSA PUBLIC KEY": parse_rsa_public_key,
+}
 
 
 class PublicKey(NamedTuple):
@@ -60,26 +73,18 @@ class PublicKey(NamedTuple):
         return (self.modulus.bit_length() + 7) // 8
 
 
-def warm_up() -> None:
-    """Import ``cryptography`` now, e.g. in a thread while a download runs."""
-    import cryptography.hazmat.primitives.serialization
-    import cryptography.x509  # noqa: F401 -- for the sake of the import
-
-
 def load_public_key(pem: bytes) -> PublicKey:
     """Read a master public key, as a site configures it (``BEGIN PUBLIC KEY``).
 
     Raises:
         ConfigurationError: No such key, or one of unreasonable size.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
-
     try:
-        return _public_key(serialization.load_pem_public_key(pem))
-    except (ValueError, UnsupportedAlgorithm) as error:
+        block = parse_pem(pem, _KEY_PARSERS)
+        return _usable(_KEY_PARSERS[block.label](block.content))
+    except FormatError as error:
         raise ConfigurationError(
-            "a master key is no RSA public key in PEM form",
+            f"a master key is no RSA public key in PEM form: {error}",
             hint="it should begin with -----BEGIN PUBLIC KEY-----",
         ) from error
 
@@ -93,21 +98,11 @@ def certificate_public_key(pem: bytes) -> PublicKey:
     Raises:
         MalformedCertificateError: No certificate, or no RSA key of reasonable size.
     """
-    import warnings
-
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-
-    der = _certificate_der(pem)
+    info = _certificate(pem).public_key_info
     try:
-        with warnings.catch_warnings():
-            # Odd serial numbers and the like are no concern of ours.
-            warnings.simplefilter("ignore")
-            return _public_key(x509.load_der_x509_certificate(der).public_key())
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise MalformedCertificateError(
-            f"the publisher's certificate cannot be used: {error}"
-        ) from error
+        return _usable(parse_public_key_info(info))
+    except FormatError as error:
+        raise _malformed(error) from error
 
 
 def fingerprint_of(certificate_pem: bytes, algorithm: HashAlgorithm) -> "Fingerprint":
@@ -119,7 +114,7 @@ def fingerprint_of(certificate_pem: bytes, algorithm: HashAlgorithm) -> "Fingerp
     Raises:
         MalformedCertificateError: No certificate.
     """
-    return ContentHash.of(_certificate_der(certificate_pem), algorithm)
+    return ContentHash.of(_certificate(certificate_pem).der, algorithm)
 
 
 def verify_manifest_signature(
@@ -224,46 +219,34 @@ def generate_certificate(fqrn: str, private_pem: bytes, not_before_s: float) -> 
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _public_key(key: object) -> PublicKey:
-    """Reduce a key of ``cryptography``; ``ValueError`` if it is not for us."""
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-    if not isinstance(key, RSAPublicKey):
-        raise ValueError("not an RSA key")  # noqa: TRY004 -- the key came from outside
-    numbers = key.public_numbers()
-    if (
-        not MODULUS_BITS_MIN <= numbers.n.bit_length() <= MODULUS_BITS_MAX
-        or numbers.e.bit_length() > EXPONENT_BITS_MAX
-    ):
-        raise ValueError(f"an RSA key of {numbers.n.bit_length()} bits")
-    return PublicKey(numbers.n, numbers.e)
+def _usable(numbers: RsaNumbers) -> PublicKey:
+    """Refuse what is no key, is too weak, or takes too long to compute with."""
+    modulus, exponent = numbers
+    bits = modulus.bit_length()
+    if not MODULUS_BITS_MIN <= bits <= MODULUS_BITS_MAX:
+        raise FormatError(f"an RSA key of {bits} bits")
+    if exponent < EXPONENT_MIN or exponent.bit_length() > EXPONENT_BITS_MAX:
+        raise FormatError("an RSA key with an exponent out of range")
+    if not modulus & exponent & 1:
+        raise FormatError("an RSA key with an even number")
+    return PublicKey(modulus, exponent)
 
 
-def _certificate_der(pem: bytes) -> bytes:
-    """Return the first certificate of a PEM text as DER, and nothing behind it."""
-    match = _PEM.search(pem)
-    if match is None:
-        raise MalformedCertificateError("the publisher's certificate is not PEM")
+def _certificate(pem: bytes) -> Certificate:
+    """Take the first certificate of a PEM text apart."""
     try:
-        der = binascii.a2b_base64(b"".join(match[2].split()), strict_mode=True)
-    except binascii.Error as error:
-        raise MalformedCertificateError(
-            f"the publisher's certificate is not base64: {error}"
-        ) from error
-    # TRUSTED CERTIFICATE: OpenSSL's own remarks follow the certificate proper.
-    return _first_element(der)
+        block = parse_pem(pem, _CERTIFICATE_LABELS)
+        return parse_certificate(
+            block.content, may_have_remarks=block.label == _TRUSTED
+        )
+    except FormatError as error:
+        raise _malformed(error) from error
 
 
-def _first_element(der: bytes) -> bytes:
-    """Return the DER sequence that ``der`` begins with."""
-    header = 2
-    length = der[1] if len(der) >= header and der[0] == _DER_SEQUENCE else 0
-    if length >= 0x80:  # the length has a length
-        header += length & 0x7F
-        length = int.from_bytes(der[2:header])
-    if not 0 < length <= len(der) - header:
-        raise MalformedCertificateError("the publisher's certificate is not DER")
-    return der[: header + length]
+def _malformed(error: FormatError) -> MalformedCertificateError:
+    return MalformedCertificateError(
+        f"the publisher's certificate cannot be used: {error}"
+    )
 
 
 def _manifest_block(hash_text: bytes, key: PublicKey) -> bytes:
