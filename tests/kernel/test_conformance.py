@@ -97,7 +97,7 @@ def test_a_listing_shows_what_is_not_hidden_and_nothing_else(fqrn: str) -> None:
     assert len(seen) == done.stdout.count("\0")
     assert seen <= truth.keys()
     hidden = truth.keys() - seen
-    listed = {path: 0 for path in truth}
+    listed = dict.fromkeys(truth, 0)
     for path in seen - {""}:
         listed[path.rpartition("/")[0]] += 1
     for path, entry in truth.items():

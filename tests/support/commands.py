@@ -34,6 +34,8 @@ def client_dist(
 ) -> Iterator[Path]:
     """Make a dist that an ordinary user owns and that nobody shares.
 
+    Beside it lies an empty directory ``tmp``, which is ``$TMPDIR`` of started sessions.
+
     Args:
         base_url: What comes before the name of a repository.
         keys: Master public keys, PEM.
@@ -50,6 +52,7 @@ def client_dist(
             f"CVMFS_SERVER_URL={base_url}/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\n"
             "CVMFS_MAX_RETRIES=0\nCVMFS_TIMEOUT_DIRECT=3\n" + settings
         )
+        (top / "tmp").mkdir()
         give_to_ordinary_user(top)
         yield top / name
     finally:
@@ -104,7 +107,11 @@ def started_exec(
         stderr=subprocess.PIPE,
         text=True,
         cwd="/",
-        env={**plain_environment(), "SESSION_MARK": mark},
+        env={
+            **plain_environment(),
+            "SESSION_MARK": mark,
+            "TMPDIR": str(dist.parent / "tmp"),
+        },
     )
     session = Started(process, mark)
     try:

@@ -86,8 +86,8 @@ def _copy_tree(client: Client, top: Location, target: str) -> None:
 
 
 def _copy_file(client: Client, location: Location, place: str) -> None:
+    requests = client.lookup.content_requests(location)
     with open(place, "xb") as target:
         target.writelines(
-            client.fetcher.read(request, _FILE_BYTES_MAX)
-            for request in client.lookup.content_requests(location)
+            client.fetcher.read(request, _FILE_BYTES_MAX) for request in requests
         )
