@@ -28,6 +28,7 @@ from cvmfsexec.publish.objects import ObjectPool, read_object
 from cvmfsexec.publish.scan import Advance, SourceDirectory, SourceTree
 
 _FIRST_REVISION = 1
+_ENTRIES_WARNED_OF = (200_000, 500_000)  # root, nested: as the original's
 
 
 class StoredCatalog(NamedTuple):
@@ -159,6 +160,13 @@ class CatalogBuilder:
         rows = [self._entries.top_entry(mountpoint)]
         for directory in planned.directories:
             rows.extend(self._entries.listing(directory, groups))
+        if len(rows) > _ENTRIES_WARNED_OF[mountpoint != ROOT]:
+            log.warning(
+                "the catalog of %r has %d entries, which makes clients slow: divide it "
+                "by '.cvmfscatalog' files or '/.cvmfsdirtab'",
+                os.fsdecode(mountpoint or b"/"),
+                len(rows),
+            )
         chunks = self._chunks(planned)
         counters = count(
             rows,
@@ -207,9 +215,7 @@ class CatalogBuilder:
     def _store(self, content: CatalogContent, version: CatalogVersion) -> StoredCatalog:
         path = self._directory.scratch_path()
         write_catalog(path, content, version)
-        with open(path, "rb") as stream:
-            data = stream.read()
-        os.unlink(path)
+        data = self._directory.take_scratch(path)
         content_hash = self._pool.put(data, ObjectKind.CATALOG)
         return StoredCatalog(content_hash, len(data), content.counters, is_new=True)
 
@@ -220,13 +226,12 @@ class CatalogBuilder:
         Without it nothing is wrong with the new revision, it only shares less with
         the earlier one.
         """
-        path = self._directory.scratch_path()
         catalog = None
         try:
             data = read_object(self._directory, ref.content_hash, ObjectKind.CATALOG)
-            with open(path, "xb") as stream:
-                stream.write(data)
+            path = self._directory.write_scratch(data)
             catalog = Catalog.open(path)
+            os.unlink(path)
         except CvmfsError as error:
             log.warning(
                 "the earlier catalog of %r is not used: %s", ref.mountpoint, error
@@ -236,4 +241,3 @@ class CatalogBuilder:
         finally:
             if catalog is not None:
                 catalog.close()
-                os.unlink(path)

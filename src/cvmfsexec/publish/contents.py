@@ -69,7 +69,7 @@ class ContentPublisher:
         self._chunk_sizes = chunk_sizes
         self._advance = advance
         self._advancing = threading.Lock()
-        self._has_failed = threading.Event()
+        self._is_abandoned = threading.Event()
 
     def publish(self) -> dict[bytes, Content]:
         """Store everything; returns the content of each regular file by its path.
@@ -96,6 +96,9 @@ class ContentPublisher:
                     contents.update(done.result())
                 for path, chunks in pieces:
                     contents[path] = _content([chunk.result() for chunk in chunks])
+            except BaseException:
+                self._is_abandoned.set()
+                raise
             finally:
                 executor.shutdown(cancel_futures=True)
         contents.update({path: contents[first] for path, first in further.items()})
@@ -124,7 +127,7 @@ class ContentPublisher:
 
     def _note_failure(self, future: "Future[Result]") -> None:
         if not future.cancelled() and future.exception() is not None:
-            self._has_failed.set()
+            self._is_abandoned.set()
 
     def _submit_large(
         self, executor: ThreadPoolExecutor, entry: SourceEntry
@@ -132,7 +135,7 @@ class ContentPublisher:
         """Cut a file, and hand over each piece as soon as it is found."""
         futures = []
         for offset, size, kind in self._pieces(entry):
-            if self._has_failed.is_set():
+            if self._is_abandoned.is_set():
                 break  # waiting for the results in order tells why
             task = partial(self._store_piece, entry, offset, size, kind)
             futures.append(self._submit(executor, task))
@@ -170,6 +173,8 @@ class ContentPublisher:
 
     def _read_pieces(self, fd: int, offset: int, end: int) -> Iterator[bytes]:
         while offset < end:
+            if self._is_abandoned.is_set():
+                raise PublishError("the publication was given up")
             data = os.pread(fd, min(_PIECE_BYTES, end - offset), offset)
             if not data:
                 return  # the file became shorter; closing it tells

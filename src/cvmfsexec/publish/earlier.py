@@ -4,7 +4,6 @@ It is read from the directory that is served, where anybody may have been at wor
 its signature is checked against the publisher's own keys first.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 from cvmfsexec.catalog.history import History, Tag
@@ -96,9 +95,8 @@ def read_earlier(
 def _read_tags(directory: RepositoryDirectory, manifest: Manifest) -> tuple[Tag, ...]:
     if manifest.history is None:
         return ()
-    path = Path(directory.scratch_path())
-    path.write_bytes(read_object(directory, manifest.history, ObjectKind.HISTORY))
-    history = History.open(str(path))
+    data = read_object(directory, manifest.history, ObjectKind.HISTORY)
+    history = History.open(directory.write_scratch(data))
     try:
         return tuple(history.tags())
     finally:

@@ -78,6 +78,34 @@ class RepositoryDirectory:
         """Return a name for a new file in the file system of the objects."""
         return f"{self._scratch}/{os.getpid()}-{next(self._numbers)}"
 
+    def write_scratch(self, content: bytes) -> str:
+        """Write a new file that the end of the publication removes; returns its path.
+
+        Raises:
+            PublishError: Disk full, or the like.
+        """
+        path = self.scratch_path()
+        try:
+            with open(path, "xb") as stream:
+                stream.write(content)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return path
+
+    def take_scratch(self, path: str) -> bytes:
+        """Return the content of a file made at :meth:`scratch_path`, and remove it.
+
+        Raises:
+            PublishError: It cannot be read.
+        """
+        try:
+            with open(path, "rb") as stream:
+                content = stream.read()
+            os.unlink(path)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return content
+
     def read(self, name: str) -> bytes | None:
         """Return a file of the repository's top directory; None if it is not there."""
         try:
@@ -118,5 +146,9 @@ class RepositoryDirectory:
             os.close(fd)
 
     def _clear_scratch(self) -> None:
-        for leftover in self._scratch.iterdir():
-            leftover.unlink()
+        try:
+            for leftover in self._scratch.iterdir():
+                if not leftover.is_dir():
+                    leftover.unlink()
+        except OSError as error:
+            raise self.unwritable(error) from error

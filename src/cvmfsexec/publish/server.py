@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -33,7 +34,8 @@ from cvmfsexec.publish.served_files import OpenFile, ServedFiles
 _IDLE_S = 60
 _LINGER_S = 1
 _LINGER_READS = 64
-_CONNECTIONS_MAX = 512
+_CONNECTIONS_MAX = 256  # two descriptors each stay below the usual limit of 1024
+_NO_DESCRIPTOR_WAIT_S = 0.1
 _ONE_WRITE_BYTES = 64 * 1024  # head and body in one system call up to here
 _MUTABLE_MAX_AGE_S = 61
 _IMMUTABLE_MAX_AGE_S = 3 * 24 * 3600
@@ -120,7 +122,10 @@ class RepositoryServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # the client went away first, or there is no descriptor left
+        except (BlockingIOError, ConnectionError):
+            return  # the client went away first
+        except OSError:
+            time.sleep(_NO_DESCRIPTOR_WAIT_S)  # until some connection ends
             return
         if not self._places.acquire(blocking=False):
             connection.close()
@@ -300,6 +305,7 @@ def _headers_of(opened: OpenFile) -> dict[str, str]:
     is_mutable = is_json or opened.name.startswith(b".")
     age = _MUTABLE_MAX_AGE_S if is_mutable else _IMMUTABLE_MAX_AGE_S
     return {
+        "Date": format_date(int(time.time())),
         "Content-Type": "application/json" if is_json else "application/x-cvmfs",
         # Two publications in one second have one Last-Modified, so nothing is
         # decided by it; proxies want one to compute with.

@@ -221,9 +221,9 @@ class PublishTransaction:
         )
 
     def _store_tags(self, tags: list[Tag]) -> ContentHash:
-        path = Path(self._directory.scratch_path())
-        write_history(str(path), self._settings.fqrn, tags, self._earlier.history)
-        return self._pool.put(path.read_bytes(), ObjectKind.HISTORY)
+        path = self._directory.scratch_path()
+        write_history(path, self._settings.fqrn, tags, self._earlier.history)
+        return self._pool.put(self._directory.take_scratch(path), ObjectKind.HISTORY)
 
     def _describe(self, root: StoredCatalog, history: ContentHash) -> Manifest:
         """Return the new manifest; everything that it names but the reflog is there."""
@@ -278,7 +278,7 @@ class PublishTransaction:
         return manifest
 
     def _reflog(self, manifest: Manifest) -> bytes:
-        path = Path(self._directory.scratch_path())
+        path = self._directory.scratch_path()
         references = [*self._earlier.references, *references_of(manifest)]
-        write_reflog(str(path), self._settings.fqrn, references)
-        return path.read_bytes()
+        write_reflog(path, self._settings.fqrn, references)
+        return self._directory.take_scratch(path)
