@@ -56,6 +56,10 @@ _STEPS_PER_BYTE = 2
 _ANSWER_BYTES_MIN = 1 << 16
 _BATCH_ROWS = 256
 
+# Damaged schemas make SQLite speak in bytes that are no text, or claim to be out of
+# memory.
+_SQLITE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
+
 _FUNCTIONS = frozenset({"ifnull"})
 _PLAIN_TABLE = b"CREATE TABLE "  # SQLite itself writes these words, in this case
 _ORDINARY_COLUMN = 0  # not generated, not a virtual table's
@@ -122,7 +126,7 @@ class Database:
             self._budget.refill()
             try:
                 row: Row | None = self._cursor.execute(sql, parameters).fetchone()
-            except (sqlite3.Error, UnicodeError) as error:
+            except _SQLITE_ERRORS as error:
                 raise _translated(self.path, error) from error
         return row
 
@@ -132,7 +136,7 @@ class Database:
             self._budget.refill()
             try:
                 return self._cursor.execute(sql, parameters).fetchall()
-            except (sqlite3.Error, UnicodeError) as error:
+            except _SQLITE_ERRORS as error:
                 raise _translated(self.path, error) from error
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -151,7 +155,7 @@ class Database:
                 while bytes_left > 0 and (batch := self._cursor.fetchmany(_BATCH_ROWS)):
                     rows += batch
                     bytes_left -= _bytes_in(batch)
-            except (sqlite3.Error, UnicodeError) as error:
+            except _SQLITE_ERRORS as error:
                 raise _translated(self.path, error) from error
         if bytes_left <= 0:
             raise FormatError(f"{self.path}: more data than the file can hold")
@@ -281,7 +285,7 @@ def _translated(path: str, error: Exception) -> CvmfsError:
         error, sqlite3.ProgrammingError
     ):
         return CacheError(f"cannot read {path}: {error}")
-    return FormatError(f"{path}: {error}")
+    return FormatError(f"{path}: {str(error) or type(error).__name__}")
 
 
 def _text_of(value: object) -> bytes:
