@@ -34,7 +34,9 @@ SESSION_STATUS = 6
 _HEADER = struct.Struct("<IIQQIIII")
 _OUT_HEADER = struct.Struct("<IiQ")
 _ATTRIBUTES = struct.Struct("<6Q10I")
-_GETATTR, _INIT = 3, 26
+_FORGET, _GETATTR, _INIT, _OPENDIR, _READDIR, _RELEASEDIR = 2, 3, 26, 27, 28, 29
+_INTERRUPT, _BATCH_FORGET = 36, 42
+_UNANSWERED = (_FORGET, _INTERRUPT, _BATCH_FORGET)
 _ENOSYS = 38
 
 
@@ -119,7 +121,7 @@ def _serve(name: str, channel: ServiceChannel) -> int:
         opcode, unique = _HEADER.unpack_from(request)[1:3]
         error, body = _answer(opcode)
         header = _OUT_HEADER.pack(_OUT_HEADER.size + len(body), error, unique)
-        if opcode not in (2, 36, 42):  # FORGET, INTERRUPT, BATCH_FORGET want none
+        if opcode not in _UNANSWERED:
             os.write(device, header + body)
 
 
@@ -132,6 +134,8 @@ def _answer(opcode: int) -> tuple[int, bytes]:
             1, 0, 0, 0, 0, 0, 0, 0, 0, directory, 2, 0, 0, 0, 512, 0
         )
         return 0, struct.pack("<QII", 60, 0, 0) + attributes
+    if opcode in (_OPENDIR, _READDIR, _RELEASEDIR):
+        return 0, bytes(16) if opcode == _OPENDIR else b""
     return -_ENOSYS, b""
 
 

@@ -6,6 +6,7 @@ was ever mounted.
 
 import os
 
+from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import syscalls
 from cvmfsexec.namespaces.syscalls import MS_NODEV, MS_NOSUID, MS_RDONLY
 
@@ -34,25 +35,33 @@ def mount_fuse(
         default_permissions: The kernel checks the mode of files for each access.
 
     Raises:
-        NamespaceError: No device, or the mount was refused.
+        NamespaceError: No device, or the mount was refused; with a hint.
     """
+    options = ["rootmode=40000", "user_id=0", "group_id=0", "allow_other"]
+    if default_permissions:
+        options.append("default_permissions")
+    if max_read_bytes:
+        options.append(f"max_read={max_read_bytes}")
+    try:
+        return _mount_new_device(mountpoint, options)
+    except NamespaceError as error:
+        from cvmfsexec.namespaces import hints
+
+        error.hint = hints.find_hint(error)
+        raise
+
+
+def _mount_new_device(mountpoint: str, options: list[str]) -> int:
     try:
         device = os.open(DEVICE, os.O_RDWR)
     except OSError as error:
         purpose = f"open {DEVICE}"
         raise syscalls.refusal("open", error.errno or 0, purpose) from error
-    options = [f"fd={device}", "rootmode=40000", "user_id=0", "group_id=0"]
-    options.append("allow_other")
-    if default_permissions:
-        options.append("default_permissions")
-    if max_read_bytes:
-        options.append(f"max_read={max_read_bytes}")
+    data = ",".join((f"fd={device}", *options))
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV
     try:
-        syscalls.mount(
-            SOURCE, mountpoint, fstype="fuse", flags=flags, data=",".join(options)
-        )
-    except BaseException:
+        syscalls.mount(SOURCE, mountpoint, fstype="fuse", flags=flags, data=data)
+    except NamespaceError:
         os.close(device)
         raise
     return device

@@ -48,17 +48,8 @@ def execute(command: tuple[str, ...], environment: Mapping[str, str]) -> int:
     name = command[0]
     try:
         _execute_as_execvp_does(command, environment)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if "/" not in name:
-            log.error("%s: command not found", name)
-            return COMMAND_NOT_FOUND
-        if not os.path.exists(name):
-            log.error("%s: %s", name, error.strerror)
-            return COMMAND_NOT_FOUND
-        # The kernel says so as well when a script is there but its "#!" program isn't.
-        log.error("cannot execute %s: its interpreter is missing", name)
     except OSError as error:
-        log.error("cannot execute %s: %s", name, error.strerror)
+        return _explain(name, error, environment)
     except ValueError as error:  # NUL in a word; "=" in the name of a variable
         log.error("cannot execute %s: %s", name, error)
     return CANNOT_EXECUTE
@@ -81,6 +72,25 @@ def _execute_as_execvp_does(
         # A script without "#!" is the shell's, as execvp(3) has it but Python has not.
         script = os.fsdecode(error.filename)
         os.execve("/bin/sh", ("sh", script, *command[1:]), environment)  # noqa: S606
+
+
+def _explain(name: str, error: OSError, environment: Mapping[str, str]) -> int:
+    """Say why a command was not executed, and return the exit status that says it."""
+    if "/" not in name:
+        places = [os.path.join(one, name) for one in os.get_exec_path(environment)]
+        if not any(map(os.path.exists, places)):
+            # A directory of PATH that may not be searched is no reason either.
+            log.error("%s: command not found", name)
+            return COMMAND_NOT_FOUND
+    elif not os.path.exists(name):
+        log.error("%s: %s", name, error.strerror)
+        return COMMAND_NOT_FOUND
+    if isinstance(error, FileNotFoundError):
+        # The kernel says so when a script is there but the program in its "#!" is not.
+        log.error("cannot execute %s: its interpreter is missing", name)
+    else:
+        log.error("cannot execute %s: %s", name, error.strerror)
+    return CANNOT_EXECUTE
 
 
 def _become_user(origin: Origin) -> None:

@@ -91,7 +91,7 @@ def _supervise(session: Session, origin: Origin) -> Message:
 def _watch(session: Session, origin: Origin) -> int:
     """Pass on signals until init has ended; return its wait status."""
     # What the user's shell has ignored for us stays ignored.
-    awaited = (signals.FORWARDED | {Signals.SIGCHLD}) - origin.signals.ignored
+    awaited = (signals.FORWARDED - origin.signals.ignored) | {Signals.SIGCHLD}
     leads_session = os.getsid(0) == os.getpid()
     while True:
         info = signal.sigwaitinfo(awaited)
