@@ -7,7 +7,7 @@ signed by the master key over the text itself, padded but not hashed again.
 Either way the whole padded block is built here and compared: nothing of what the
 signer sent is parsed, and a system policy that switches off SHA-1 signatures does not
 matter. Verifying needs nothing but Python's ``pow``. Signing and making keys is left
-to ``cryptography``, which those functions import: it takes some 50 ms and 13 MB, and
+to ``cryptography``, which those functions import: it takes some 50 ms and 12 MB, and
 no client needs it (docs/adr/0007).
 
 Source: docs/reference/repository-format.md, "Signed letters", "Certificate object".
