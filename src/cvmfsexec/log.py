@@ -43,6 +43,12 @@ def enable_debug() -> None:
     _debugging = True
 
 
+def speak_as(program: str) -> None:
+    """Let messages on stderr begin with the name of the program."""
+    global _program  # noqa: PLW0603 -- one name, set once by cli
+    _program = program
+
+
 def keep_in_file(path: str, label: str) -> None:
     """Write the messages of this process to a file as well, from now on.
 
@@ -55,6 +61,7 @@ def keep_in_file(path: str, label: str) -> None:
 
 
 _debugging = False
+_program = "cvmfsexec"
 _file: tuple[str, str] | None = None
 
 
@@ -63,6 +70,11 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
     import logging
 
     logger = logging.getLogger("cvmfsexec")
+    if not logger.hasHandlers():
+        to_stderr = logging.StreamHandler()
+        to_stderr.setLevel(logging.WARNING)
+        to_stderr.setFormatter(logging.Formatter(f"{_program}: %(message)s"))
+        logger.addHandler(to_stderr)
     if _file is not None:
         (path, label), _file = _file, None
         _add_file(logger, path, label)
@@ -70,7 +82,6 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
 
 
 def _add_file(logger: "Logger", path: str, label: str) -> None:
-    """Add a file to a logger, and what ``logging`` had done without one."""
     import logging
 
     try:
@@ -83,6 +94,4 @@ def _add_file(logger: "Logger", path: str, label: str) -> None:
     to_file.setFormatter(
         logging.Formatter(f"%(asctime)s %(levelname)s {label}: %(message)s")
     )
-    if not logger.hasHandlers() and logging.lastResort is not None:
-        logger.addHandler(logging.lastResort)
     logger.addHandler(to_file)

@@ -28,11 +28,11 @@ def write_message(program: str, message: str, hint: str = "") -> None:
 def set_verbosity(program: str, verbosity: int) -> None:
     """Choose what reaches stderr: 0 warnings, 1 also events, 2 everything.
 
-    Without a call, or with 0, warnings go to stderr by the ``logging`` module's own
-    last resort, so that a quiet start need not import it.
+    With 0 nothing is set up: ``log`` does so with the first warning.
     """
     global _verbosity  # noqa: PLW0603 -- set once, by the command line
     _verbosity = verbosity
+    log.speak_as(program)
     if verbosity:
         import logging
 

@@ -69,12 +69,20 @@ class PathLookup:
         return directory.slot
 
     def list_(self, directory: Location) -> Iterator[Location]:
-        """Yield what a directory shows; hidden entries are left out."""
+        """Yield what a directory shows; hidden entries are left out.
+
+        Raises:
+            FormatError: An entry is stored under the hash of another path. A walk
+                could then go round in circles for ever.
+        """
         slot = self.contents_slot(directory)
         parent = slot.hash_of(directory.path)
         for entry in self._tree.catalog(slot).list_(parent):
+            path = directory.path + b"/" + entry.name
+            if entry.path_hash != slot.hash_of(path):
+                raise FormatError(f"{path!r} is stored as another path")
             if not entry.is_hidden:
-                yield Location(directory.path + b"/" + entry.name, slot, entry)
+                yield Location(path, slot, entry)
 
     def content_requests(self, file: Location) -> list[ObjectRequest]:
         """Return what to fetch, in file order, to have a regular file's content.

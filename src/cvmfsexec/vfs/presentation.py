@@ -18,7 +18,23 @@ _DIRECTORY_READABLE = 0o555
 _FILE_READABLE = 0o444
 _LINK = Flag.SYMLINK
 _SPECIAL = Flag.SPECIAL
+_OWNERS_MAX = 4096
+_new_tuple = tuple.__new__  # what Attributes(...) does, without the call around it
 _NOT_PLAIN = Flag.SYMLINK | Flag.SPECIAL
+
+
+class _Memory(dict[int, int]):
+    """Answers of a function, remembered: owners are few, and asked for all the time."""
+
+    def __init__(self, function: Callable[[int], int]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, number: int) -> int:
+        if len(self) >= _OWNERS_MAX:
+            self.clear()
+        shown = self[number] = self._function(number)
+        return shown
 
 
 class Presentation:
@@ -41,8 +57,8 @@ class Presentation:
             is_world_readable: Whether everything may be read by everybody.
         """
         self._variables = variables
-        self._shown_uid = shown_uid
-        self._shown_gid = shown_gid
+        self._shown_uid = _Memory(shown_uid)
+        self._shown_gid = _Memory(shown_gid)
         self._is_world_readable = is_world_readable
 
     def attributes(self, entry: DirectoryEntry, inode: int) -> Attributes:
@@ -58,17 +74,20 @@ class Presentation:
                 size, rdev = 0, _kernel_device(size)
         if self._is_world_readable:
             mode |= _DIRECTORY_READABLE if flags & 1 else _FILE_READABLE
-        return Attributes(
-            inode,
-            size,
-            1 + size // 512,
-            entry.mtime_s,
-            entry.mtime_ns,
-            mode,
-            entry.hardlinks & 0xFFFFFFFF or 1,
-            self._shown_uid(entry.uid),
-            self._shown_gid(entry.gid),
-            rdev,
+        return _new_tuple(
+            Attributes,
+            (
+                inode,
+                size,
+                1 + size // 512,
+                entry.mtime_s,
+                entry.mtime_ns,
+                mode,
+                entry.hardlinks & 0xFFFFFFFF or 1,
+                self._shown_uid[entry.uid],
+                self._shown_gid[entry.gid],
+                rdev,
+            ),
         )
 
     def link_target(self, entry: DirectoryEntry) -> bytes:
