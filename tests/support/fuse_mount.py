@@ -72,6 +72,10 @@ class Mount:
         """Return how many requests of each kind the server has seen."""
         return cast("dict[str, int]", self.ask("requests"))
 
+    def ending(self) -> str:
+        """Wait until the server stops serving; return the name of its ``Ending``."""
+        return cast("str", json.loads(self._answers.readline()))
+
     def inside(self, function: Callable[[], _Result]) -> _Result:
         """Call a function in a process inside the namespaces, in the mount."""
 
@@ -105,9 +109,35 @@ class Mount:
 
         return self.inside(run)
 
-    def unmount(self) -> None:
-        """Detach the file system, lazily."""
-        self.inside(lambda: _call("umount2", MOUNTPOINT.encode(), _MNT_DETACH))
+    def close(self) -> None:
+        """Forget the server."""
+        self._answers.close()
+        self._control.close()
+
+
+def unmount() -> None:
+    """Detach the file system; to be called inside."""
+    _call("umount2", MOUNTPOINT.encode(), _MNT_DETACH)
+
+
+def abort(connection: int) -> None:
+    """Abort a connection as an administrator can.
+
+    Args:
+        connection: The minor device number of the mounted file system.
+
+    Raises:
+        OSError: We are not the administrator.
+    """
+
+    def write() -> None:
+        _call("unshare", _CLONE_NEWNS)
+        _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
+        _mount("none", "/sys/fs/fuse/connections", "fusectl", 0)
+        with open(f"/sys/fs/fuse/connections/{connection}/abort", "w") as stream:
+            stream.write("1")
+
+    _in_fork(write)
 
 
 @contextmanager
@@ -147,7 +177,11 @@ def mounted(
             greeting = stream.readline()
         if not greeting.startswith("pid "):
             raise RuntimeError(f"no mount: {greeting}")
-        yield Mount(int(greeting[4:]), ours)
+        mount = Mount(int(greeting[4:]), ours)
+        try:
+            yield mount
+        finally:
+            mount.close()
     finally:
         os.kill(keeper, signal.SIGKILL)
         os.waitpid(keeper, 0)

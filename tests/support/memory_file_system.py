@@ -89,6 +89,7 @@ class MemoryFileSystem:
             yield index + FIRST_COOKIE, name, children[name].attributes
 
     def parent(self, inode: int) -> int:
+        self._check(inode)
         return self.nodes[inode].parent
 
     def readlink(self, inode: int) -> bytes | None:
