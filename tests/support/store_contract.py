@@ -96,9 +96,17 @@ def _abort_after_commit_changes_nothing(store: ObjectStore) -> None:
     assert store.has(NAME)
 
 
-def _storing_again_replaces(store: ObjectStore) -> None:
+def _storing_an_equal_object_again_changes_nothing(store: ObjectStore) -> None:
+    first = put(store, NAME, CONTENT)
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT
+    assert content_of(store.open_object(NAME)) == CONTENT
+    assert content_of(first) == CONTENT
+
+
+def _a_damaged_object_can_be_removed_and_stored_anew(store: ObjectStore) -> None:
     torn = put(store, NAME, CONTENT[:5])
-    os.close(put(store, NAME, CONTENT))
+    store.remove(NAME)
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT
     assert content_of(store.open_object(NAME)) == CONTENT
     assert content_of(torn) == CONTENT[:5]
 
@@ -159,7 +167,8 @@ STORE_CLAIMS: tuple[Claim, ...] = (
     _aborted_object_is_forgotten,
     _error_inside_a_transaction_forgets_it,
     _abort_after_commit_changes_nothing,
-    _storing_again_replaces,
+    _storing_an_equal_object_again_changes_nothing,
+    _a_damaged_object_can_be_removed_and_stored_anew,
     _removed_object_is_gone_but_stays_readable,
     _algorithms_do_not_share_names,
     _descriptors_are_not_inherited,

@@ -8,7 +8,10 @@ import pytest
 
 ChangingCall = Callable[..., Any]
 
-STORAGE_CALLS = ("open", "write", "dup", "close", "rename", "mkdir", "unlink")
+STORAGE_CALLS = (
+    *("open", "write", "sendfile", "dup", "close"),
+    *("link", "rename", "mkdir", "unlink"),
+)
 
 
 def fail_calls(

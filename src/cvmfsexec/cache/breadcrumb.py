@@ -5,6 +5,12 @@ end: ``<root catalog hash>T<time of publication>R<revision>``; old clients wrote
 ``R…``, which reads as revision 0. It is the high-water mark against roll-back, and
 names the root catalog to start from when no server answers.
 
+The first breadcrumb is linked, the others replace one by a rename (``PendingFiles``):
+at any time there is the old one or the new one, whole. A process that is killed at
+the worst moment, between two system calls of an update, leaves a file in ``txn/``,
+which the next update or start removes. The alternatives are worse: to remove the old
+one first could lose the high-water mark, to write over it could mix the two.
+
 Source: docs/reference/client-behaviour.md, "Mount sequence and root selection".
 """
 
@@ -115,16 +121,11 @@ def _replace(directory: str, name: str, content: bytes) -> None:
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     pending = PendingFiles(directory_fd)
     try:
-        descriptor, pending_name = pending.create()
+        file = pending.create()
         try:
-            write_all(descriptor, content)
-            os.rename(
-                pending_name, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd
-            )
-        except OSError:
-            pending.forget(pending_name)
-            raise
+            write_all(file.descriptor, content)
+            pending.replace(file, name)
         finally:
-            os.close(descriptor)
+            pending.discard(file)
     finally:
         os.close(directory_fd)

@@ -2,11 +2,12 @@
 
 ``<first 2 hex digits>/<the other 38>[-algorithm]`` holds the decompressed bytes: files
 of mode 0600 in directories of mode 0700, made when first needed. An object is written
-to ``txn/`` and renamed; a rename is what makes it visible and makes any number of
-processes safe with each other. Everything is reached through one descriptor of the
-directory, so that the store outlives changes of the mount tree.
+to a file without a name and then linked to its place (``pending``), which makes it
+visible, makes any number of processes safe with each other, and leaves nothing behind
+if one is killed. Everything is reached through one descriptor of the directory, so
+that the store outlives changes of the mount tree.
 
-**After a power failure** a renamed object may be empty or cut off: nothing is
+**After a power failure** an object may be empty or cut off: nothing is
 synchronised to disk, as that costs milliseconds for each of thousands of objects. File
 systems grow a file only as its bytes reach the disk (ext4 data=ordered, xfs, btrfs),
 so what is torn is also too short. The fetcher compares the size that the catalog
@@ -28,7 +29,7 @@ from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
-from cvmfsexec.cache.pending import PendingFiles
+from cvmfsexec.cache.pending import PendingFile, PendingFiles
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.usage import estimate_used_bytes
 from cvmfsexec.errors import CacheError
@@ -36,8 +37,6 @@ from cvmfsexec.format.digest import ContentHash
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_CLOSED = -1
-_UNNAMED = ""
 _REST_S = 60.0
 _ESTIMATE_VALID_S = 60.0
 
@@ -123,46 +122,54 @@ class DirectoryStore:
             self._estimate = (now_s, used_bytes)
         return used_bytes
 
-    def open_places(self) -> Iterator[tuple[int, str]]:
+    def open_places(self) -> Iterator[PendingFile]:
         """Yield new files to write an object to, the best first, as they are needed.
 
-        Each is a descriptor and a name below the directory, which is empty where
-        there is none. Places that cannot make a file are passed over.
+        Places that cannot make a file are passed over.
 
         Raises:
             CacheError: No descriptor or memory is left.
         """
         if self._clock() >= self._rests_until_s:
             try:
-                place = self.pending.create()
+                file = self.pending.create()
             except OSError as error:
                 self.give_up(error)
             else:
-                yield place
+                yield file
         with contextlib.suppress(OSError):
-            yield scratch.open_unnamed(self._scratch_directory), _UNNAMED
+            descriptor = scratch.open_unnamed(self._scratch_directory)
+            yield PendingFile(descriptor, is_in_cache=False)
         with contextlib.suppress(OSError):
-            yield scratch.open_in_memory(), _UNNAMED
+            yield PendingFile(scratch.open_in_memory(), is_in_cache=False)
 
-    def publish(self, name: str, content_hash: ContentHash) -> None:
-        """Rename a pending file to its object; if that fails, keep nothing."""
+    def publish(self, file: PendingFile, content_hash: ContentHash) -> int:
+        """Make a file visible as its object, if possible.
+
+        Returns:
+            A descriptor that takes the place of the file's. It is another one if that
+            does not know its name.
+        """
         path = content_hash.cache_path()
         try:
-            self._rename(name, path)
+            self.pending.keep(file, path)
         except FileNotFoundError:
-            log.debug("cache: %s was taken for a dead process's", name)
+            log.debug("cache: the file that was to be %s is gone", path)
         except OSError as error:
             self.give_up(error)
-            self.pending.forget(name)
+            self.pending.forget(file)
+        else:
+            if file.name is None:
+                return self._reopen(file.descriptor, path)
+        return file.descriptor
 
-    def _rename(self, name: str, path: str) -> None:
-        directory = self._directory
+    def _reopen(self, descriptor: int, path: str) -> int:
         try:
-            os.rename(name, path, src_dir_fd=directory, dst_dir_fd=directory)
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                os.mkdir(path[:2], 0o700, dir_fd=directory)
-            os.rename(name, path, src_dir_fd=directory, dst_dir_fd=directory)
+            reopened = os.open(path, _OPEN_FLAGS, dir_fd=self._directory)
+        except OSError:
+            return descriptor  # removed already; the bytes are there
+        scratch.close_unwanted(descriptor)
+        return reopened
 
     def give_up(self, error: OSError) -> None:
         """Do without the directory for a while; tell the user the first time.
@@ -185,19 +192,20 @@ class DirectoryStore:
 class _DirectoryTransaction:
     """An object being written to the best place that has room for it."""
 
-    __slots__ = ("_descriptor", "_name", "_places", "_store", "_written_bytes")
+    __slots__ = ("_file", "_is_over", "_places", "_store", "_written_bytes")
 
     def __init__(self, store: DirectoryStore) -> None:
         self._store = store
         self._places = store.open_places()
         self._written_bytes = 0
-        self._descriptor, self._name = self._open_next(None)
+        self._is_over = False
+        self._file = self._open_next(None)
 
     def write(self, data: bytes | bytearray) -> None:
         """See ``Transaction``."""
         while True:
             try:
-                scratch.write_all(self._descriptor, data)
+                scratch.write_all(self._file.descriptor, data)
             except OSError as error:
                 self._move(error)
             else:
@@ -206,21 +214,18 @@ class _DirectoryTransaction:
 
     def commit(self, content_hash: ContentHash) -> int:
         """See ``Transaction``."""
-        if self._name:
+        descriptor = self._file.descriptor
+        if self._file.is_in_cache:
             self._flush()
-            self._store.publish(self._name, content_hash)
-        descriptor, self._descriptor = self._descriptor, _CLOSED
+            descriptor = self._store.publish(self._file, content_hash)
+        self._is_over = True
         return descriptor
 
     def _flush(self) -> None:
-        """Learn of a full disk or quota from a network file system.
-
-        Those take bytes without asking the server, and report on ``close``. Closing
-        a duplicate makes them ask while the descriptor stays ours; elsewhere it costs
-        a microsecond.
-        """
+        if self._file.name is None:
+            return  # only network file systems keep it to themselves, and have none
         try:
-            os.close(os.dup(self._descriptor))
+            scratch.flush(self._file.descriptor)
         except OSError as error:
             self._store.give_up(error)
             raise CacheError(
@@ -230,37 +235,33 @@ class _DirectoryTransaction:
 
     def _move(self, reason: OSError) -> None:
         """Go on in the next place that takes what was written so far."""
-        descriptor, name = self._descriptor, self._name
-        if name:
+        file = self._file
+        if file.is_in_cache:
             self._store.give_up(reason)
-        self._descriptor, self._name = self._copy_to_next(descriptor, reason)
-        os.close(descriptor)
-        if name:
-            self._store.pending.forget(name)
+        self._file = self._copy_to_next(file.descriptor, reason)
+        self._store.pending.discard(file)
 
-    def _copy_to_next(self, source: int, reason: OSError) -> tuple[int, str]:
+    def _copy_to_next(self, source: int, reason: OSError) -> PendingFile:
         while True:
-            descriptor, name = self._open_next(reason)
+            file = self._open_next(reason)
             try:
-                scratch.copy_start(source, descriptor, self._written_bytes)
+                scratch.copy_start(source, file.descriptor, self._written_bytes)
             except OSError:
-                os.close(descriptor)  # no room here either
+                os.close(file.descriptor)  # no room here either
             else:
-                return descriptor, name
+                return file
 
-    def _open_next(self, reason: OSError | None) -> tuple[int, str]:
-        place = next(self._places, None)
-        if place is None:
+    def _open_next(self, reason: OSError | None) -> PendingFile:
+        file = next(self._places, None)
+        if file is None:
             raise CacheError("no room for an object, not even in memory") from reason
-        return place
+        return file
 
     def abort(self) -> None:
         """See ``Transaction``."""
-        if self._descriptor != _CLOSED:
-            os.close(self._descriptor)
-            self._descriptor = _CLOSED
-            if self._name:
-                self._store.pending.forget(self._name)
+        if not self._is_over:
+            self._is_over = True
+            self._store.pending.discard(self._file)
 
     def __enter__(self) -> Self:
         return self

@@ -1,20 +1,39 @@
-"""Files under way: what stands in ``txn/`` until it is renamed to where it belongs.
+"""Files under way: what bytes are written to until they may be seen under a name.
 
-Each file is locked (``flock``) by its writer. The kernel lets go of the lock when the
-writer dies, in whatever way and in whichever pid namespace, so a file that can be
-locked by somebody else is a dead one's and is removed at the next start. Nobody waits:
-a lock that is held means "leave it alone". Between creation and lock lies a gap in
-which a live file can be taken for a dead one; its writer finds the name gone when it
-renames, and merely keeps nothing.
+Wherever possible such a file has no name at all (``O_TMPFILE``). It is linked to its
+place when it is whole; if its writer dies before, in whatever way, the kernel frees
+it, and nothing is left. This costs no more than to create and rename.
+
+Facts about unnamed files:
+
+* They are linked through ``/proc/self/fd``; to link a bare descriptor is a privilege.
+* A link never replaces. For objects that is right: the one that is there is equal.
+* The descriptor does not learn of its name: ``/proc/self/fd/N`` still points to
+  ``/path/#123 (deleted)``. Whoever needs a path must open the file by its name.
+* NFS, Lustre, overlayfs before Linux 6.1 and others do not have them. That shows when
+  the first is made or linked, and is remembered.
+
+There, a file has a name in ``txn/`` until it is renamed, and is locked (``flock``) by
+its writer. The kernel lets go of the lock when the writer dies, in whichever pid
+namespace, so a file that can be locked by somebody else is a dead one's and is removed
+at the next start. Nobody waits: a lock that is held means "leave it alone". Between
+creation and lock lies a gap in which a live file can be taken for a dead one; its
+writer finds the name gone when it renames, and merely keeps nothing.
 
 Where a file system has no such locks, a file that was not written for a day is dead.
 Names of other programs (the original client's) are left alone.
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from cvmfsexec.cache import scratch
 
 DIRECTORY = "txn"
 
@@ -22,50 +41,107 @@ _PREFIX = "cvmfsexec."
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _AGE_OF_DEATH_S = 86_400  # an idle transfer is cut off within minutes
 
+# Kernels that do not know O_TMPFILE see an attempt to write to a directory.
+_NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+# No /proc, one that is masked, or a file system or security module without links.
+_NO_LINKS = _NO_UNNAMED_FILES | {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EXDEV,
+}
+
+_T = TypeVar("_T")
+
+
+class PendingFile(NamedTuple):
+    """A file under way.
+
+    Attributes:
+        descriptor: Open for reading and writing.
+        is_in_cache: Whether it can become visible in the cache directory.
+        name: What it is called for now, below that directory; ``None`` for nothing.
+    """
+
+    descriptor: int
+    is_in_cache: bool
+    name: str | None = None
+
 
 class PendingFiles:
     """The files under way below one directory; safe to use from any thread.
 
     Args:
-        directory: Descriptor of the directory that holds ``txn/``; stays the caller's.
+        directory: Descriptor of the directory, which stays the caller's.
     """
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
+        self._has_unnamed = True  # until it turns out otherwise
         # Random, not a pid: several pid namespaces and hosts share one directory.
         self._token = os.urandom(8).hex()
         self._numbers = itertools.count()
 
-    def create(self) -> tuple[int, str]:
-        """Return a new empty file: its descriptor, and its name below the directory.
+    def create(self) -> PendingFile:
+        """Return a new empty file, to be given to ``discard`` unless it is kept.
 
         Raises:
             OSError: As the kernel says: no room, read-only, no descriptor left.
         """
-        try:
-            descriptor, name = self._create()
-        except FileNotFoundError:
-            self._make_directory()
-            descriptor, name = self._create()
-        _lock(descriptor)
-        return descriptor, name
-
-    def _create(self) -> tuple[int, str]:
-        while True:
-            name = f"{DIRECTORY}/{_PREFIX}{self._token}.{next(self._numbers)}"
+        if self._has_unnamed:
             try:
-                return os.open(name, _FLAGS, 0o600, dir_fd=self._directory), name
-            except FileExistsError:  # a forked child counts from the same number
-                continue
+                descriptor = scratch.open_unnamed(".", dir_fd=self._directory)
+            except OSError as error:
+                if error.errno not in _NO_UNNAMED_FILES:
+                    raise
+                self._has_unnamed = False
+            else:
+                return PendingFile(descriptor, is_in_cache=True)
+        descriptor, name = self._create_named()
+        return PendingFile(descriptor, is_in_cache=True, name=name)
 
-    def _make_directory(self) -> None:
-        with contextlib.suppress(FileExistsError):  # another process was faster
-            os.mkdir(DIRECTORY, 0o700, dir_fd=self._directory)
+    def keep(self, file: PendingFile, path: str) -> None:
+        """Make a file visible, unless an equal one is; the descriptor stays open.
 
-    def forget(self, name: str) -> None:
-        """Remove a file that will not be renamed; the descriptor is the caller's."""
-        with contextlib.suppress(OSError):  # the next start removes it
-            os.unlink(name, dir_fd=self._directory)
+        Args:
+            file: What ``create`` returned, whole.
+            path: Its place below the directory; one directory on the way is made.
+
+        Raises:
+            OSError: As the kernel says; the file is as it was.
+        """
+        with contextlib.suppress(FileExistsError):
+            self._place(file, path)
+
+    def replace(self, file: PendingFile, path: str) -> None:
+        """Make a file visible in place of what is there; else as ``keep``.
+
+        Only a rename replaces, and it needs a name. Whoever dies between giving one
+        and the rename, two system calls, leaves it to the next start or replacement.
+        """
+        try:
+            self._place(file, path)
+        except FileExistsError:
+            self.remove_dead()
+            name = self._new_name()
+            _lock(file.descriptor)
+            self._place(file, name)
+            try:
+                self._rename(name, path)
+            except OSError:
+                self._unlink(name)
+                raise
+
+    def discard(self, file: PendingFile) -> None:
+        """Close and remove a file that is not wanted any more."""
+        self.forget(file)
+        scratch.close_unwanted(file.descriptor)
+
+    def forget(self, file: PendingFile) -> None:
+        """Remove a file that will not be kept; the descriptor stays open."""
+        if file.name is not None:
+            self._unlink(file.name)
 
     def remove_dead(self) -> int:
         """Remove the files whose writers are dead; return how many there were."""
@@ -82,6 +158,69 @@ class PendingFiles:
             return sum(_remove_if_dead(directory, name) for name in names)
         finally:
             os.close(directory)
+
+    def _place(self, file: PendingFile, path: str) -> None:
+        """Rename or link a file; only a link can raise ``FileExistsError``."""
+        if file.name is not None:
+            self._rename(file.name, path)
+            return
+        try:
+            self._link(file.descriptor, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._has_unnamed = False
+            self._place_copy(file.descriptor, path)
+
+    def _link(self, descriptor: int, path: str) -> None:
+        # Python follows the link in /proc only if a directory is given, too.
+        link = partial(os.link, dst_dir_fd=self._directory, follow_symlinks=True)
+        self._make(path, partial(link, f"/proc/self/fd/{descriptor}", path))
+
+    def _rename(self, name: str, path: str) -> None:
+        directory = self._directory
+        rename = partial(os.rename, src_dir_fd=directory, dst_dir_fd=directory)
+        self._make(path, partial(rename, name, path))
+
+    def _place_copy(self, source: int, path: str) -> None:
+        """Do with a copy that has a name what cannot be done with one that has none."""
+        descriptor, name = self._create_named()
+        try:
+            scratch.copy_start(source, descriptor, os.fstat(source).st_size)
+            scratch.flush(descriptor)
+            self._rename(name, path)
+        except OSError:
+            self._unlink(name)
+            raise
+        finally:
+            scratch.close_unwanted(descriptor)
+
+    def _create_named(self) -> tuple[int, str]:
+        while True:
+            name = self._new_name()
+            create = partial(os.open, name, _FLAGS, 0o600, dir_fd=self._directory)
+            try:
+                descriptor = self._make(name, create)
+            except FileExistsError:  # a forked child counts from the same number
+                continue
+            _lock(descriptor)
+            return descriptor, name
+
+    def _new_name(self) -> str:
+        return f"{DIRECTORY}/{_PREFIX}{self._token}.{next(self._numbers)}"
+
+    def _make(self, path: str, make: Callable[[], _T]) -> _T:
+        """Make something, after the directory that it lies in if that is missing."""
+        try:
+            return make()
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.mkdir(os.path.dirname(path), 0o700, dir_fd=self._directory)
+            return make()
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # the next start removes it
+            os.unlink(name, dir_fd=self._directory)
 
 
 def _remove_if_dead(directory: int, name: str) -> bool:

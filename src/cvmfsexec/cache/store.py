@@ -2,7 +2,8 @@
 
 * An object becomes visible by ``Transaction.commit``, at once and in full, or never:
   not to other threads, not to other processes, not after a crash of the process.
-* Objects never change. Storing one that is there already replaces it by its equal.
+* Objects never change. Of equal ones that are stored at once, any stays. One that is
+  damaged has to be removed before it is stored anew.
 * A descriptor stays readable whatever happens to the object's name afterwards. Its
   position is nobody's: read with ``os.pread``.
 * A store without room (full disk, disk quota, read-only directory) goes on: the
@@ -32,6 +33,9 @@ class Transaction(Protocol):
 
     def commit(self, content_hash: ContentHash) -> int:
         """Make the object visible and return a descriptor of it; the caller closes.
+
+        A file of a store that has paths is reached through the descriptor by its own
+        (``/proc/self/fd/N`` resolves to it), as SQLite wants it.
 
         Raises:
             CacheError: What was written is lost. A new transaction may fare better:

@@ -1,7 +1,8 @@
 import contextlib
 import errno
-import os
+import itertools
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
+from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.errors import CacheError, ConfigurationError, FormatError
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from tests.support.file_systems import Lack, file_system
 from tests.support.system_calls import fail_calls, run_and_die_at
 
 FQRN = "software.example.org"
 DIGITS = "42cfdfaefcdba55c13e4a15c267340a1d34b3e7f"
 SEVENTH = Breadcrumb(ContentHash.parse(DIGITS + "-rmd160"), 1795371178, 7)
 EIGHTH = SEVENTH._replace(revision=8, published_at_s=1795371200)
+NINTH = EIGHTH._replace(revision=9)
 
 breadcrumbs = st.builds(
     Breadcrumb,
@@ -28,6 +32,10 @@ breadcrumbs = st.builds(
     st.integers(0, 10**19 - 1),
     st.integers(0, 10**19 - 1),
 )
+
+
+def files_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.rglob("*") if path.is_file()]
 
 
 @given(breadcrumbs)
@@ -124,34 +132,68 @@ def test_a_name_cannot_leave_the_directory(tmp_path: Path, fqrn: str) -> None:
         write_breadcrumb(str(tmp_path), fqrn, SEVENTH)
 
 
+@pytest.mark.parametrize("lack", Lack)
 @pytest.mark.parametrize("call", ["open", "write", "rename"])
 def test_a_full_disk_is_reported_and_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     call: str,
+    lack: Lack,
 ) -> None:
-    write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
-    fail_calls(monkeypatch, call, errno.ENOSPC)
-    write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
-    monkeypatch.undo()
+    with file_system(lack):
+        write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
+        fail_calls(monkeypatch, call, errno.ENOSPC)
+        write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
+        monkeypatch.undo()
     assert "cannot remember revision 8" in caplog.text
     assert read_breadcrumb(str(tmp_path), FQRN) == SEVENTH
-    assert os.listdir(tmp_path / "txn") == []
+    assert files_in(tmp_path) == [f"cvmfschecksum.{FQRN}"]
 
 
-def test_death_at_any_system_call_leaves_the_old_or_the_new(tmp_path: Path) -> None:
-    directory = str(tmp_path)
-    call_number = 1
-    seen = set()
-    write_breadcrumb(directory, FQRN, SEVENTH)
-    while run_and_die_at(
-        call_number, lambda: write_breadcrumb(directory, FQRN, EIGHTH)
-    ):
-        found = read_breadcrumb(directory, FQRN)
+@pytest.mark.parametrize("lack", Lack)
+def test_death_at_any_system_call_leaves_the_old_or_the_new(
+    tmp_path: Path, lack: Lack
+) -> None:
+    def write(directory: Path, breadcrumb: Breadcrumb) -> None:
+        with file_system(lack):
+            write_breadcrumb(str(directory), FQRN, breadcrumb)
+
+    seen, left = set(), 0
+    for call_number in itertools.count(1):
+        directory = tmp_path / str(call_number)
+        directory.mkdir()
+        write(directory, SEVENTH)
+        if not run_and_die_at(call_number, partial(write, directory, EIGHTH)):
+            break
+        found = read_breadcrumb(str(directory), FQRN)
         assert found in (SEVENTH, EIGHTH)
         seen.add(found)
-        (tmp_path / f"cvmfschecksum.{FQRN}").unlink()
-        write_breadcrumb(directory, FQRN, SEVENTH)
-        call_number += 1
+        left += len(files_in(directory)) - 1
+        write(directory, NINTH)
+        DirectoryStore.open(str(directory)).close()
+        assert files_in(directory) == [f"cvmfschecksum.{FQRN}"]
     assert seen == {SEVENTH, EIGHTH}
+    assert left <= 1 or lack is not Lack.NOTHING
+
+
+def test_death_at_any_system_call_of_the_first_leaves_nothing_else(
+    tmp_path: Path,
+) -> None:
+    for call_number in itertools.count(1):
+        directory = tmp_path / str(call_number)
+        directory.mkdir()
+        write = partial(write_breadcrumb, str(directory), FQRN, SEVENTH)
+        if not run_and_die_at(call_number, write):
+            break
+        left = files_in(directory)
+        assert left in ([], [f"cvmfschecksum.{FQRN}"])
+        assert read_breadcrumb(str(directory), FQRN) == (SEVENTH if left else None)
+
+
+def test_what_the_dead_left_is_removed_by_the_next_replacement(tmp_path: Path) -> None:
+    (tmp_path / "txn").mkdir()
+    (tmp_path / "txn" / "cvmfsexec.0123.0").touch()
+    write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
+    write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
+    assert files_in(tmp_path) == [f"cvmfschecksum.{FQRN}"]
