@@ -3,6 +3,14 @@
 Cached objects are not verified again when they are opened, because their names are
 hashes of other (compressed) bytes. Whoever can write the directory can therefore
 change what jobs execute, so it must be this user's alone.
+
+The original client makes its caches with mode 0770. Such a directory is refused, too,
+even if it is the user's own: who else is in the group cannot be known (groups come
+from directories on the network), and what the others may have put there already stays
+when the mode changes. The message says how to take it over.
+
+In a user namespace all this holds as well: the kernel shows the owner of the directory
+and the user of the process by the same mapping.
 """
 
 import os
