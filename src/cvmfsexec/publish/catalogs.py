@@ -160,13 +160,7 @@ class CatalogBuilder:
         rows = [self._entries.top_entry(mountpoint)]
         for directory in planned.directories:
             rows.extend(self._entries.listing(directory, groups))
-        if len(rows) > _ENTRIES_WARNED_OF[mountpoint != ROOT]:
-            log.warning(
-                "the catalog of %r has %d entries, which makes clients slow: divide it "
-                "by '.cvmfscatalog' files or '/.cvmfsdirtab'",
-                os.fsdecode(mountpoint or b"/"),
-                len(rows),
-            )
+        _warn_if_huge(mountpoint, len(rows))
         chunks = self._chunks(planned)
         counters = count(
             rows,
@@ -233,11 +227,20 @@ class CatalogBuilder:
             catalog = Catalog.open(path)
             os.unlink(path)
         except CvmfsError as error:
-            log.warning(
-                "the earlier catalog of %r is not used: %s", ref.mountpoint, error
-            )
+            where = os.fsdecode(ref.mountpoint or b"/")
+            log.warning("the earlier catalog of %r is not used: %s", where, error)
         try:
             yield catalog
         finally:
             if catalog is not None:
                 catalog.close()
+
+
+def _warn_if_huge(mountpoint: bytes, entry_count: int) -> None:
+    if entry_count > _ENTRIES_WARNED_OF[mountpoint != ROOT]:
+        log.warning(
+            "the catalog of %r has %d entries, which makes clients slow: divide it by "
+            "'.cvmfscatalog' files or '/.cvmfsdirtab'",
+            os.fsdecode(mountpoint or b"/"),
+            entry_count,
+        )
