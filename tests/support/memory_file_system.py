@@ -89,8 +89,7 @@ class MemoryFileSystem:
             yield index + FIRST_COOKIE, name, children[name].attributes
 
     def parent(self, inode: int) -> int:
-        self._check(inode)
-        return self.nodes[inode].parent
+        return self._node(inode).parent
 
     def readlink(self, inode: int) -> bytes | None:
         content = self._check(inode)
@@ -114,12 +113,16 @@ class MemoryFileSystem:
         return FilesystemStatistics(1000, 600, len(self.nodes), 7)
 
     def _check(self, inode: int) -> object:
+        content = self._node(inode).content
+        if isinstance(content, Exception):
+            raise content
+        return content
+
+    def _node(self, inode: int) -> Node:
         node = self.nodes.get(inode)
         if node is None:
             raise FormatError(f"there is no inode {inode}")
-        if isinstance(node.content, Exception):
-            raise node.content
-        return node.content
+        return node
 
     def _add(self, inode: int, parent: int, content: object) -> Node:
         node = Node(inode, parent, content)

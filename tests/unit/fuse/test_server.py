@@ -3,6 +3,7 @@ does; the end of the stream stands for the unmount."""
 
 import errno
 import os
+import signal
 import socket
 import struct
 import threading
@@ -164,6 +165,20 @@ def test_stop_ends_serve_while_a_thread_waits_for_requests() -> None:
         run.server.stop()
         run.server.stop()
         assert run.wait() is Ending.STOPPED
+
+
+def test_a_signal_handler_can_stop_the_server() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = FuseServer(ours.fileno(), MemoryFileSystem({}))
+    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: server.stop())
+    killer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+    with ours:
+        with theirs:
+            theirs.send(init_request(WANTED))
+            killer.start()
+            assert server.serve() is Ending.STOPPED
+            signal.signal(signal.SIGUSR1, before)
+        _wait_for_threads_to_end()
 
 
 def test_stop_before_serve() -> None:
