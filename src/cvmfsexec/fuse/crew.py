@@ -2,9 +2,9 @@
 
 How they share the work. If several threads wait in ``read``, the kernel wakes them in
 turn: every request wakes another one, which then has to win Python's interpreter lock
-from the one before. A single client that walks a tree so paid 20 us of our processor
-time for each LOOKUP with eight threads, but 8 us with one. One thread alone, however,
-would let everybody wait for one download. Therefore:
+from the one before. A LOOKUP of a single client so cost 8 us of processor time with one
+thread, but 13 to 26 us with eight. One thread alone, however, would let everybody wait
+for one download. Therefore:
 
 - The *leader* alone reads. It answers what it has read itself, and reads on.
 - The *deputy* watches the leader. When a request lasts longer than ``_PATIENCE_S``, it
