@@ -198,7 +198,8 @@ class HttpServer:
 
     def reply_to(self, target: str, headers: Mapping[str, str]) -> _Reply:
         """Return the well-behaved reply."""
-        content = self._content(unquote(urlsplit(target).path))
+        path = unquote(urlsplit(target).path, errors="surrogateescape")
+        content = self._content(path)
         if content is None:
             return _Reply(404, b"not here")
         if "range" in headers:

@@ -4,7 +4,6 @@ Source: docs/reference/repository-format.md, "Compression, and what the content 
 covers", "Chunked files" and "External files".
 """
 
-import os
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec.errors import FormatError, ObjectTooLargeError
@@ -32,6 +31,7 @@ class ObjectRequest(NamedTuple):
         external_path: Path inside the repository of the external file whose bytes
             these are; such an object has no path of its own.
         external_range: First and last byte within that file; ``None`` for all.
+        is_alternative: Whether it is to be asked for by its alternative path.
     """
 
     content_hash: ContentHash
@@ -41,13 +41,21 @@ class ObjectRequest(NamedTuple):
     size_limit_bytes: int
     external_path: bytes | None = None
     external_range: tuple[int, int] | None = None
+    is_alternative: bool = False
 
     @property
     def path(self) -> str:
-        """Where a server has it: below its base URL, not escaped."""
-        if self.external_path is None:
-            return self.content_hash.object_path(self.kind)
-        return os.fsdecode(self.external_path.removeprefix(b"/"))
+        """Where a server has it: below its base URL, not escaped.
+
+        Bytes that are no text are surrogates, wherever the user lives: this is not
+        ``os.fsdecode``, which goes by the locale.
+        """
+        if self.external_path is not None:
+            path = self.external_path.removeprefix(b"/")
+            return path.decode("utf-8", "surrogateescape")
+        if self.is_alternative:
+            return self.content_hash.alternative_path(self.kind)
+        return self.content_hash.object_path(self.kind)
 
     @property
     def size_max_bytes(self) -> int:

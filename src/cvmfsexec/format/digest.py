@@ -103,6 +103,13 @@ class ContentHash(NamedTuple):
         text = self.digest.hex()
         return f"data/{text[:2]}/{text[2:]}{_SUFFIXES[self.algorithm]}{kind.value}"
 
+    def alternative_path(self, kind: ObjectKind) -> str:
+        """Return the path beside the manifest that replaces ``object_path`` for some.
+
+        Which ones, the manifest says in field A.
+        """
+        return f".cvmfsalt-{self}{kind.value}"
+
     def cache_path(self) -> str:
         """Return the path below a cache directory, ``<2 hex>/<rest>[suffix]``."""
         text = self.digest.hex()

@@ -111,7 +111,7 @@ class Manifest(NamedTuple):
     def object_path(self, content_hash: ContentHash, kind: ObjectKind) -> str:
         """Return where a root catalog or certificate lies below the base URL."""
         if self.has_alternative_path:
-            return f".cvmfsalt-{content_hash}{kind.value}"
+            return content_hash.alternative_path(kind)
         return content_hash.object_path(kind)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from cvmfsexec.errors import FormatError, ObjectTooLargeError
 from cvmfsexec.fetch import ObjectRequest
-from cvmfsexec.format.digest import ContentHash, ObjectKind
+from cvmfsexec.format.digest import ContentHash, HashAlgorithm, ObjectKind
 from cvmfsexec.format.dirent import Compression
 
 FILE = ObjectRequest(
@@ -55,6 +55,22 @@ def test_an_objects_path_follows_from_its_hash() -> None:
     )
 
 
-def test_an_external_files_path_is_that_in_the_repository() -> None:
-    external = FILE._replace(external_path=b"/data/with space %25/\xff.root")
-    assert external.path == "data/with space %25/\udcff.root"
+@pytest.mark.parametrize("algorithm", HashAlgorithm)
+@pytest.mark.parametrize("kind", [ObjectKind.CATALOG, ObjectKind.CERTIFICATE])
+def test_an_alternative_path_is_beside_the_manifest(
+    kind: ObjectKind, algorithm: HashAlgorithm
+) -> None:
+    content_hash = ContentHash(bytes(range(20)), algorithm)
+    request = FILE._replace(content_hash=content_hash, kind=kind, is_alternative=True)
+    assert request.path == f".cvmfsalt-{content_hash}{kind.value}"
+
+
+@pytest.mark.parametrize("locale_encoding", ["utf-8", "latin-1", "ascii"])
+def test_an_external_files_path_is_that_in_the_repository(
+    monkeypatch: pytest.MonkeyPatch, locale_encoding: str
+) -> None:
+    monkeypatch.setattr(
+        os, "fsdecode", lambda raw: raw.decode(locale_encoding, "surrogateescape")
+    )
+    external = FILE._replace(external_path="/data/with space %25/ž".encode() + b"\xff")
+    assert external.path == "data/with space %25/ž\udcff"
