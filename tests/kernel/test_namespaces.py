@@ -248,6 +248,17 @@ def test_proc_shows_the_session_only(caller: Caller) -> None:
 
 
 @callers
+def test_session_runs_where_there_may_be_no_pid_namespace(caller: Caller) -> None:
+    script = 'echo 0 > /proc/sys/user/max_pid_namespaces && exec "$@"'
+    outer = ("unshare", "-rm", "sh", "-c", script, "sh")
+    line = wrap((*outer, *DRIVER, *SERVED, "--", "ls", "/cvmfs"), caller)
+    done = subprocess.run(
+        line, env=environment(), capture_output=True, text=True, check=False, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("a.example.org\n", "")
+
+
+@callers
 def test_masked_proc_is_kept_and_payload_finds_itself_there(caller: Caller) -> None:
     script = 'test "$(readlink /proc/self)" != "" && cat /proc/$$/comm; echo $PPID'
     told = output_of("sh", "-c", script, caller=caller, place=Place.MASKED_PROC)
@@ -345,6 +356,42 @@ def test_limit_of_user_namespaces_is_explained(caller: Caller) -> None:
     outer = ("unshare", "-rm", "sh", "-c", script, "sh")
     told = refused(wrap((*outer, *DRIVER, "--", "true"), caller))
     assert "sysctl -w user.max_user_namespaces=15000" in told
+
+
+@pytest.mark.parametrize("processes", range(1, 6))
+def test_limit_of_processes_is_explained(processes: int) -> None:
+    limit = f'ulimit -u {processes} && exec "$@"'
+    line = wrap(
+        ("bash", "-c", limit, "bash", *DRIVER, *SERVED, "--", "true"), Caller.ORDINARY
+    )
+    done = subprocess.run(
+        line, env=environment(), capture_output=True, text=True, check=False, timeout=20
+    )
+    if done.returncode == 0:
+        assert processes > 1
+    else:
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr == (
+            "NamespaceError: cannot run the session: Resource temporarily unavailable "
+            "(the limit of processes is reached (ulimit -u, or the job's cgroup))\n"
+        )
+
+
+@pytest.mark.parametrize("files", range(6, 20))
+def test_limit_of_open_files_is_explained(files: int) -> None:
+    limit = f'ulimit -n {files} && exec "$@"'
+    line = wrap(
+        ("bash", "-c", limit, "bash", *DRIVER, *SERVED, "--", "true"), Caller.ORDINARY
+    )
+    done = subprocess.run(
+        line, env=environment(), capture_output=True, text=True, check=False, timeout=20
+    )
+    if done.returncode != 0:
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr == (
+            "NamespaceError: cannot run the session: Too many open files "
+            "(the limit of open files is reached (ulimit -n))\n"
+        )
 
 
 def test_chroot_is_explained() -> None:

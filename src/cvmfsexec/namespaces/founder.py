@@ -96,8 +96,7 @@ def _wait_until_settled(init_pid: int, mailbox: Mailbox) -> None:
 
 def _become_founder(assignment: init.Assignment, founding: int) -> NoReturn:
     try:
-        message = _found(assignment, founding)
-        messages.send(founding, message)
+        messages.send(founding, _found(assignment, founding))
     except BaseException:  # noqa: BLE001 -- the border of a process
         sys.excepthook(*sys.exc_info())
     finally:
@@ -110,9 +109,9 @@ def _found(assignment: init.Assignment, founding: int) -> Message:
             assignment.isolation.clone_flags, "create namespaces for the session"
         )
         identity.map_identity(inside=identity.ROOT, outside=assignment.origin.identity)
-    except NamespaceError as error:
+        init_pid = os.fork()
+    except (NamespaceError, OSError) as error:
         return messages.about_refusal(error)
-    init_pid = os.fork()
     if init_pid == 0:
         os.close(founding)
         init.become_init(assignment)

@@ -13,6 +13,10 @@ from cvmfsexec.errors import NamespaceError
 Look = Callable[[str], str]
 """Returns what is in a file, without white space around it; empty if unreadable."""
 
+_LIMITS = {
+    errno.EAGAIN: "the limit of processes is reached (ulimit -u, or the job's cgroup)",
+    errno.EMFILE: "the limit of open files is reached (ulimit -n)",
+}
 _MAPS = frozenset({"setgroups", "uid_map", "gid_map"})
 _REFUSED = frozenset({errno.EPERM, errno.EACCES})
 
@@ -28,6 +32,8 @@ def read_or_nothing(path: str) -> str:
 
 def find_hint(error: NamespaceError, look: Look = read_or_nothing) -> str:
     """Return what the user can do about a refused call; empty if nothing is known."""
+    if error.errno in _LIMITS:
+        return _LIMITS[error.errno]
     if error.syscall == "unshare":
         return _about_unshare(error.errno, look)
     if error.syscall == "open":
@@ -52,8 +58,8 @@ def _about_unshare(number: int, look: Look) -> str:
         )
     if number in (errno.ENOSPC, errno.EUSERS):
         return (
-            "the limit of user namespaces is reached (user.max_user_namespaces, or 32 "
-            "levels of nesting)"
+            "the limit of namespaces is reached (user.max_user_namespaces and others, "
+            "or 32 levels of nesting)"
         )
     if number == errno.EINVAL:
         return (

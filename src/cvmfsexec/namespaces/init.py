@@ -81,7 +81,7 @@ def become_init(assignment: Assignment) -> NoReturn:
     verdict = Message(Topic.LOST, text="the session's init process failed")
     try:
         verdict = _Init(assignment).run()
-    except NamespaceError as error:
+    except (NamespaceError, OSError) as error:
         verdict = messages.about_refusal(error)
     except _SupervisorGoneError:
         pass
@@ -93,9 +93,11 @@ def become_init(assignment: Assignment) -> NoReturn:
 
 def _end_session(assignment: Assignment, verdict: Message) -> NoReturn:
     try:
-        if assignment.isolation is Isolation.PROCESS_TREE:
-            descendants.end_all()
         messages.send(assignment.report, verdict)
+        if assignment.isolation is Isolation.PROCESS_TREE:
+            # Looking for them takes a descriptor, and the limit may have been reached.
+            descriptors.close_all((assignment.control, assignment.report))
+            descendants.end_all()
     finally:
         os._exit(0)  # in a pid namespace, this is the end of all that is left in it
 

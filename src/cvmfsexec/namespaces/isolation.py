@@ -8,9 +8,9 @@ covered (in most containers) the kernel refuses a new one.
 Without it, init is a **subreaper** of an ordinary process tree: orphans become its
 children, so that it can find and kill each. If init itself is killed, services and
 payload get their parent-death signal, and what the payload left behind falls to the
-supervisor, a subreaper as well. One gap remains: KILL for supervisor *and* init at the
-same moment spares what the payload has put into the background. Without file servers,
-though: their mounts are dead.
+supervisor, a subreaper as well. One gap remains: KILL for supervisor *and* init within
+a millisecond spares what the payload has started. All of ours is gone then, file
+servers too; and such places are containers, which end as a whole themselves.
 """
 
 from enum import Enum

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from cvmfsexec.errors import FormatError, NamespaceError
+from cvmfsexec.namespaces.syscalls import refusal
 
 PIPE_BUF = 4096
 """Linux' value of what a pipe takes in one piece."""
@@ -74,8 +75,10 @@ def decode(body: bytes) -> Message:
         raise FormatError("garbled message between processes") from error
 
 
-def about_refusal(error: NamespaceError) -> Message:
+def about_refusal(error: NamespaceError | OSError) -> Message:
     """Return the message that carries an error to the process above."""
+    if isinstance(error, OSError):
+        error = refusal("", error.errno or 0, "run the session")
     return Message(
         Topic.REFUSED, number=error.errno, syscall=error.syscall, text=str(error)
     )

@@ -35,7 +35,7 @@ def become_payload(
         if os.getppid() == init_pid:
             signals.hand_back(origin.signals)
             status = execute(plan.command, plan.environment)
-    except NamespaceError as error:
+    except (NamespaceError, OSError) as error:
         messages.send(mailbox, messages.about_refusal(error))
     except BaseException:  # noqa: BLE001 -- the border of a process
         sys.excepthook(*sys.exc_info())

@@ -13,7 +13,6 @@ from cvmfsexec.errors import NamespaceError, ServiceFailedError, SessionError
 from cvmfsexec.namespaces import (
     descendants,
     descriptors,
-    hints,
     messages,
     signals,
     syscalls,
@@ -47,9 +46,11 @@ def run_session(plan: SessionPlan) -> int:
     origin = take_over()
     try:
         return _run(plan, origin)
+    except OSError as error:
+        refused = syscalls.refusal("", error.errno or 0, "run the session")
+        raise _with_hint(refused) from error
     except NamespaceError as error:
-        error.hint = error.hint or hints.find_hint(error)
-        raise
+        raise _with_hint(error) from error.__cause__
     finally:
         signals.restore_mask(origin.signals)
 
@@ -73,6 +74,13 @@ def _run(plan: SessionPlan, origin: Origin) -> int:
     finally:
         syscalls.set_child_subreaper(on=False)
         terminal.rescue_foreground()
+
+
+def _with_hint(error: NamespaceError) -> NamespaceError:
+    from cvmfsexec.namespaces import hints
+
+    error.hint = error.hint or hints.find_hint(error)
+    return error
 
 
 def _supervise(session: Session, origin: Origin) -> Message:

@@ -23,7 +23,7 @@ EPERM, EACCES, EINVAL = errno.EPERM, errno.EACCES, errno.EINVAL
     ("syscall", "number", "machine", "words"),
     [
         ("unshare", errno.ENOSPC, {LIMIT: "0"}, "user.max_user_namespaces=15000"),
-        ("unshare", errno.ENOSPC, {LIMIT: "9"}, "limit of user namespaces is reached"),
+        ("unshare", errno.ENOSPC, {LIMIT: "9"}, "limit of namespaces is reached"),
         ("unshare", EPERM, {DEBIAN: "0"}, "unprivileged_userns_clone=1"),
         ("unshare", EPERM, {STATUS: SECCOMP}, "seccomp=unconfined"),
         ("unshare", 0, {STATUS: SECCOMP}, "seccomp=unconfined"),
@@ -41,6 +41,8 @@ EPERM, EACCES, EINVAL = errno.EPERM, errno.EACCES, errno.EINVAL
             {PROFILE: "docker-default (enforce)"},
             "apparmor=unconf",
         ),
+        ("", errno.EAGAIN, {}, "ulimit -u"),
+        ("", errno.EMFILE, {}, "ulimit -n"),
         ("open", EACCES, {}, "chmod 666 /dev/fuse"),
         ("open", errno.ENOENT, {}, "modprobe fuse"),
     ],
