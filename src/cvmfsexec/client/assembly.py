@@ -30,6 +30,7 @@ from cvmfsexec.configuration.settings import (
 )
 from cvmfsexec.errors import UnsupportedTrustError
 from cvmfsexec.fetch import Fetcher
+from cvmfsexec.fetch.throttle import FailureThrottle
 from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.settings import NetworkSettings
@@ -123,6 +124,7 @@ class Client:
                 self.fqrn,
                 self.revision,
                 self.tree,
+                self.fetcher,
                 self.http,
                 self._external,
                 (network.timeout_s, network.timeout_direct_s),
@@ -135,7 +137,7 @@ class Client:
         """Return the repository as inodes, for a kernel."""
         return RepositoryFileSystem(
             self.tree,
-            DescriptorCache(self.fetcher.open),
+            DescriptorCache(FailureThrottle(self.fetcher.open).open),
             self.presentation,
             ExtendedAttributes(
                 self._attributes.table(),

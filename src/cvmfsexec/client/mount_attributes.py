@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from cvmfsexec import __version__
 from cvmfsexec.client.counters import counter_lines
+from cvmfsexec.fetch import Fetcher
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.revision import Revision
@@ -57,6 +58,7 @@ class MountFacts(NamedTuple):
         fqrn: The repository.
         revision: What is mounted.
         tree: Its catalogs.
+        fetcher: Opens objects.
         http: Downloads objects.
         external_http: Downloads external files, if there are any servers for them.
         timeouts_s: With and without a proxy.
@@ -66,6 +68,7 @@ class MountFacts(NamedTuple):
     fqrn: str
     revision: Revision
     tree: CatalogTree
+    fetcher: Fetcher
     http: HttpClient
     external_http: HttpClient | None
     timeouts_s: tuple[int, int]
@@ -102,6 +105,7 @@ class MountAttributes:
             "nopen": lambda: self._requests("OPEN"),
             "ndiropen": lambda: self._requests("OPENDIR"),
             "ndownload": lambda: str(http.statistics.downloads),
+            "hitrate": self._hit_rate,
             "rx": lambda: str(http.statistics.received_bytes // 1024),
             "speed": self._speed,
             "nioerr": lambda: str(self.gauges.faults.io_errors),
@@ -142,6 +146,13 @@ class MountAttributes:
     def _all_requests(self) -> str:
         rows = sorted(self.gauges.requests.items())
         return "".join(f"{kind},{count}\n" for kind, count in rows)
+
+    def _hit_rate(self) -> str:
+        opened_count = self._facts.fetcher.opened_count
+        if not opened_count:
+            return "n/a"
+        hit_count = opened_count - self._facts.fetcher.missed_count
+        return f"{100 * hit_count / opened_count:.3f}"
 
     def _speed(self) -> str:
         statistics = self._facts.http.statistics

@@ -2,7 +2,8 @@
 
 ``Fetcher`` is the door. Behind it: ``request`` (what is wanted, and from whom),
 ``sinks`` (where the bytes of an answer are checked), ``inflate`` (decompression with
-limits), ``flights`` (one download per hash, however many wait).
+limits), ``flights`` (one download per hash, however many wait). Before it, for callers
+without patience: ``throttle``.
 """
 
 from cvmfsexec.fetch.fetcher import Fetcher

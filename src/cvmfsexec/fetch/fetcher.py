@@ -37,6 +37,11 @@ class Fetcher:
         client: Asked for objects.
         store: Where they are kept.
         external_client: Asked for external files; ``None`` if none are configured.
+
+    Attributes:
+        opened_count: How often an object was asked for.
+        missed_count: How often it was not in the cache. Threads do not wait for each
+            other to count: both may be a little too low.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class Fetcher:
         self._external_client = external_client
         self._flights = Flights()
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
+        self.opened_count = 0
+        self.missed_count = 0
 
     def open(self, request: ObjectRequest) -> int:
         """Return a descriptor of the verified, decompressed object.
@@ -63,9 +70,11 @@ class Fetcher:
             TransferError: No server delivered anything.
             CacheError: There is no room for the object, not even in memory.
         """
+        self.opened_count += 1
         descriptor = self._open_cached(request)
         if descriptor is not None:
             return descriptor
+        self.missed_count += 1
         descriptor = self._flights.join(
             request.content_hash, lambda: self._fetch(request)
         )

@@ -149,6 +149,19 @@ def test_read_returns_the_content(source: MemorySource, objects: Fetcher) -> Non
         objects.read(request, len(SMALL) - 1)
 
 
+def test_hits_and_misses_are_counted(source: MemorySource, objects: Fetcher) -> None:
+    assert (objects.opened_count, objects.missed_count) == (0, 0)
+    request, other = source.publish(SMALL), source.publish(LARGE)
+    for wanted in (request, request, other, request):
+        os.close(objects.open(wanted))
+    assert (objects.opened_count, objects.missed_count) == (4, 2)
+    source.answer(other.path)
+    objects.discard(other.content_hash)
+    with pytest.raises(TransferError):
+        objects.open(other)
+    assert (objects.opened_count, objects.missed_count) == (5, 3)
+
+
 # What is wrong
 
 
