@@ -13,31 +13,27 @@ Threads: every method may be called from any thread. ``_lock`` guards the tables
 it is not held while a catalog is downloaded or queried.
 """
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
 from cvmfsexec.errors import FormatError
-from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT, PathHash, path_hash
-from cvmfsexec.repository.objects import catalog_request
+from cvmfsexec.repository.objects import (
+    ObjectOpener,
+    catalog_request,
+    open_once,
+    open_whole,
+)
 
 OPEN_MAX = 64
 """Open catalogs; each costs a descriptor and up to half a megabyte of memory."""
 
 ROOT_SLOT = 1
 """Slots begin here, so that no inode collides with the root's, which is 1."""
-
-
-class ObjectOpener(Protocol):
-    """The part of the fetcher that this module needs."""
-
-    def open(self, request: ObjectRequest) -> int:
-        """Return a descriptor of the verified object."""
 
 
 class Slot(NamedTuple):
@@ -92,6 +88,7 @@ class CatalogTree:
         self._slots: list[Slot] = []
         self._by_place: dict[tuple[bytes, ContentHash], Slot] = {}
         self._open: OrderedDict[int, Catalog] = OrderedDict()
+        self._refused: set[ContentHash] = set()
         self._add(
             ROOT, ROOT, NestedCatalogRef(ROOT, root_catalog, size_bytes, is_bind=False)
         )
@@ -194,11 +191,14 @@ class CatalogTree:
 
     def _read(self, slot: Slot) -> Catalog:
         request = catalog_request(slot.content_hash, slot.size_bytes)
-        descriptor = self._fetcher.open(request)
+        # Who asks for a malformed catalog again and again does not fetch it each time.
+        is_refused = slot.content_hash in self._refused
+        open_catalog = open_once if is_refused else open_whole
         try:
-            catalog = Catalog.open_fd(descriptor)
-        finally:
-            os.close(descriptor)
+            catalog = open_catalog(self._fetcher, request, Catalog.open_fd)
+        except FormatError:
+            self._refused.add(slot.content_hash)
+            raise
         if catalog.root_prefix != slot.prefix:
             catalog.close()
             raise FormatError(

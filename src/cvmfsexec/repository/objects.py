@@ -4,6 +4,12 @@ Limits keep a hostile server from filling memory or disk. Where a catalog announ
 a size, that is the limit; the rest are far above anything seen in the field.
 """
 
+import os
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from cvmfsexec import log
+from cvmfsexec.errors import FormatError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk
 from cvmfsexec.format.digest import ContentHash, ObjectKind
@@ -14,20 +20,87 @@ HISTORY_BYTES_MAX = 1 << 30
 CERTIFICATE_BYTES_MAX = 64 << 10
 METAINFO_BYTES_MAX = 64 << 10  # what the original shows at most
 
+_Opened = TypeVar("_Opened")
 
-def catalog_request(content_hash: ContentHash, size_bytes: int) -> ObjectRequest:
-    """Ask for a catalog; ``size_bytes`` 0 means that nobody announced its size."""
+
+class ObjectOpener(Protocol):
+    """The part of the fetcher that opens objects."""
+
+    def open(self, request: ObjectRequest) -> int:
+        """Return a descriptor of the verified object; the caller closes it."""
+
+    def discard(self, content_hash: ContentHash) -> None:
+        """Forget a cached object that its reader finds damaged."""
+
+
+def open_whole(
+    objects: ObjectOpener, request: ObjectRequest, opened: Callable[[int], _Opened]
+) -> _Opened:
+    """Open an object that knows its own end, such as a database.
+
+    What lies in the cache was verified, but a power failure can have torn it since,
+    and where nobody announced its size only its reader sees that. So an object that
+    cannot be opened is fetched once more, and the second is believed.
+
+    Args:
+        objects: The fetcher.
+        request: What to open.
+        opened: Takes a descriptor, which it must not close, and raises
+            ``FormatError`` for what is damaged.
+
+    Raises:
+        FormatError: It was published like this.
+        CvmfsError: It cannot be fetched.
+    """
+    try:
+        return open_once(objects, request, opened)
+    except FormatError as error:
+        log.info("object %s is fetched again: %s", request.content_hash, error)
+        objects.discard(request.content_hash)
+        return open_once(objects, request, opened)
+
+
+def open_once(
+    objects: ObjectOpener, request: ObjectRequest, opened: Callable[[int], _Opened]
+) -> _Opened:
+    """Open an object as it is; otherwise as :func:`open_whole`."""
+    descriptor = objects.open(request)
+    try:
+        return opened(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def catalog_request(
+    content_hash: ContentHash, size_bytes: int, *, is_alternative: bool = False
+) -> ObjectRequest:
+    """Ask for a catalog.
+
+    Args:
+        content_hash: Its hash.
+        size_bytes: Uncompressed; 0 if nobody announced it.
+        is_alternative: Whether to ask by the alternative path.
+    """
     return ObjectRequest(
         content_hash,
         ObjectKind.CATALOG,
         size_bytes=size_bytes or None,
         compression=Compression.ZLIB,
         size_limit_bytes=size_bytes or CATALOG_BYTES_MAX,
+        is_alternative=is_alternative,
     )
 
 
-def document_request(content_hash: ContentHash, kind: ObjectKind) -> ObjectRequest:
-    """Ask for a certificate, a tag database, or the meta info."""
+def document_request(
+    content_hash: ContentHash, kind: ObjectKind, *, is_alternative: bool = False
+) -> ObjectRequest:
+    """Ask for a certificate, a tag database, or the meta info.
+
+    Args:
+        content_hash: Its hash.
+        kind: Which of them it is.
+        is_alternative: Whether to ask by the alternative path.
+    """
     limits = {
         ObjectKind.CERTIFICATE: CERTIFICATE_BYTES_MAX,
         ObjectKind.HISTORY: HISTORY_BYTES_MAX,
@@ -39,6 +112,7 @@ def document_request(content_hash: ContentHash, kind: ObjectKind) -> ObjectReque
         size_bytes=None,
         compression=Compression.ZLIB,
         size_limit_bytes=limits[kind],
+        is_alternative=is_alternative,
     )
 
 

@@ -12,7 +12,6 @@ Source: docs/reference/client-behaviour.md, "Mount sequence and root selection",
 "Pinning"; docs/reference/repository-format.md, "Verification chain".
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from cvmfsexec.errors import (
     CvmfsError,
     FormatError,
     IncompleteManifestError,
+    MalformedCertificateError,
     NoRouteError,
     RevisionBlacklistedError,
     TagNotFoundError,
@@ -37,7 +37,11 @@ from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.envelope import SignedLetter, parse_letter
 from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
 from cvmfsexec.format.whitelist import WHITELIST_BYTES_MAX
-from cvmfsexec.repository.objects import CERTIFICATE_BYTES_MAX, document_request
+from cvmfsexec.repository.objects import (
+    CERTIFICATE_BYTES_MAX,
+    document_request,
+    open_whole,
+)
 from cvmfsexec.trust import chain
 
 MANIFEST_PATH = ".cvmfspublished"
@@ -69,6 +73,9 @@ class ObjectSource(Protocol):
     def has(self, content_hash: ContentHash) -> bool:
         """Whether an object is in the cache."""
 
+    def discard(self, content_hash: ContentHash) -> None:
+        """Forget a cached object that its reader finds damaged."""
+
 
 class Revision(NamedTuple):
     """A root catalog that is believed.
@@ -80,7 +87,6 @@ class Revision(NamedTuple):
         tag: Name of the tag that was mounted; empty for the head.
         is_fixed: Whether it must not be replaced while mounted.
         is_offline: Whether no server could be believed.
-        manifest: The head's verified manifest, if one was needed.
     """
 
     root_catalog: ContentHash
@@ -89,7 +95,6 @@ class Revision(NamedTuple):
     tag: str = ""
     is_fixed: bool = False
     is_offline: bool = False
-    manifest: Manifest | None = None
 
 
 class RevisionSelector:
@@ -173,16 +178,16 @@ class RevisionSelector:
             raise
         except CvmfsError as error:
             return self._offline(seen, error)
-        if not chain.is_unchanged(manifest, seen):
-            if seen is not None and self._is_kept(seen, manifest):
-                return Revision(seen.root_catalog, number=seen.revision)
-            if self._remembers:
-                self._leave_breadcrumb(manifest)
+        if seen is not None and self._is_kept(seen, manifest):
+            # If it is the same catalog the signature was not checked, so that nothing
+            # else may be learnt from the manifest.
+            return Revision(seen.root_catalog, number=seen.revision)
+        if self._remembers:
+            self._leave_breadcrumb(manifest)
         return Revision(
             manifest.root_catalog,
             manifest.root_catalog_size,
             number=manifest.revision,
-            manifest=manifest,
         )
 
     @contextmanager
@@ -193,13 +198,11 @@ class RevisionSelector:
             yield None
             return
         request = document_request(manifest.history, ObjectKind.HISTORY)
-        descriptor = self._objects.open(request)
-        try:
-            path = f"/proc/self/fd/{descriptor}"
-            with closing(History.open(path, fqrn=self._trust.fqrn)) as history:
-                yield history
-        finally:
-            os.close(descriptor)
+        with closing(open_whole(self._objects, request, self._open_tags)) as history:
+            yield history
+
+    def _open_tags(self, descriptor: int) -> History:
+        return History.open(f"/proc/self/fd/{descriptor}", fqrn=self._trust.fqrn)
 
     def _tagged(self, pin: RevisionSettings) -> Revision:
         tag = None
@@ -259,16 +262,22 @@ class RevisionSelector:
 
     def _verify(self, manifest: Manifest, signed: SignedLetter) -> None:
         certificate = self._certificate(manifest)
-        chain.check_signed(signed, certificate, self._trust)
+        try:
+            chain.check_signed(signed, certificate, self._trust)
+        except MalformedCertificateError:
+            certificate = self._certificate(manifest, is_torn=True)
+            chain.check_signed(signed, certificate, self._trust)
         try:
             self._check_whitelist(certificate, no_cache=False)
         except (FormatError, TrustError):
             # A proxy may still hold the whitelist from before a change of keys.
             self._check_whitelist(certificate, no_cache=True)
 
-    def _certificate(self, manifest: Manifest) -> bytes:
+    def _certificate(self, manifest: Manifest, *, is_torn: bool = False) -> bytes:
         if manifest.certificate is None:
             raise IncompleteManifestError("the manifest names no certificate")
+        if is_torn:  # see open_whole
+            self._objects.discard(manifest.certificate)
         request = document_request(manifest.certificate, ObjectKind.CERTIFICATE)
         return self._objects.read(request, CERTIFICATE_BYTES_MAX)
 
@@ -279,7 +288,13 @@ class RevisionSelector:
         chain.check_whitelist(blob, self._trust, certificate, self._clock())
 
     def _is_kept(self, seen: chain.Watermark, manifest: Manifest) -> bool:
-        """Whether other content under the same serial number is to be ignored."""
+        """Whether to stay with what was seen.
+
+        That is so if the manifest names the same catalog, and also if it names another
+        one under the same serial number, unless the known one is lost.
+        """
+        if chain.is_unchanged(manifest, seen):
+            return True
         is_newer = chain.is_newer(manifest, seen)
         return not is_newer and self._objects.has(seen.root_catalog)
 
