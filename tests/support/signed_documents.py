@@ -5,6 +5,7 @@ go by name: the same name is the same key.
 """
 
 import functools
+import zlib
 from typing import NamedTuple
 
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
@@ -79,7 +80,7 @@ class Documents(NamedTuple):
             ttl_s=240,
             root_path_md5=ROOT_PATH_MD5,
             fqrn=FQRN,
-            certificate=ContentHash.of(pem, algorithm),
+            certificate=ContentHash.of(zlib.compress(pem), algorithm),
             published_at_s=NOW_S - 60,
         )
         whitelist = Whitelist(
