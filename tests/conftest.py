@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=300, deadline=None, derandomize=True)
-settings.register_profile("deep", max_examples=20_000, deadline=None)
+settings.register_profile("dev", max_examples=50, deadline=None, database=None)
+settings.register_profile(
+    "ci", max_examples=300, deadline=None, database=None, derandomize=True
+)
+settings.register_profile("deep", max_examples=20_000, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 ROOT = Path(__file__).resolve().parent.parent

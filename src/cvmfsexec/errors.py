@@ -26,6 +26,7 @@
     ├── CacheError                   local storage
     ├── ConfigurationError           parameters, keys, names given by the user
     │   └── TagNotFoundError
+    ├── StaleInodeError              the kernel asks for what is no longer shown
     ├── NamespaceError               a system call was refused; carries a hint
     ├── SessionError                 a process of a session ended before its time
     │   └── ServiceFailedError           a file server said that it cannot start
@@ -149,6 +150,10 @@ class ConfigurationError(CvmfsError):
 
 class TagNotFoundError(ConfigurationError):
     """The wanted tag or date is not in the repository's history."""
+
+
+class StaleInodeError(CvmfsError):
+    """An inode number stands for nothing here, or not any more."""
 
 
 class NamespaceError(CvmfsError):

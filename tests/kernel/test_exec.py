@@ -147,6 +147,12 @@ def test_a_second_walk_and_a_second_tar_ask_us_nothing(dist: Path) -> None:
     assert before.get("OPEN", 0) <= 1
 
 
+def test_ls_asks_for_labels_once_not_for_each_file(dist: Path) -> None:
+    tell = f"getfattr -n user.fuse_requests --only-values {TOP} 2>/dev/null"
+    told = output(dist, "sh", "-c", f"ls -lR {TOP} >/dev/null; {tell}")
+    assert requests(told)["GETXATTR"] < 20
+
+
 def test_two_repositories_are_mounted_side_by_side(dist: Path) -> None:
     script = f"cat /cvmfs/{SECOND}/who; ls /cvmfs; grep -c ' /cvmfs' /proc/mounts"
     done = run_exec(dist, FQRN, SECOND, FQRN, "--", "sh", "-c", script)

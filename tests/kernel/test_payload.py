@@ -52,7 +52,7 @@ def test_command_that_is_not_found_is_127(name: str) -> None:
     done = run(name)
     assert done.returncode == 127
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"{name}: ")
+    assert done.stderr.startswith(f"cvmfsexec: {name}: ")
     assert "not found" in done.stderr or "No such file" in done.stderr
 
 

@@ -60,7 +60,7 @@ class Started:
         return {pid for pid in _all_pids() if wanted in _read(pid, "environ")}
 
     def pid_of(self, name: str) -> int:
-        """Return the process that ``ps`` calls by this name, as soon as there is one.
+        """Return the oldest process that ``ps`` calls so, as soon as there is one.
 
         ``supervisor`` is the one that was started.
         """
@@ -77,7 +77,7 @@ class Started:
             return bool(found)
 
         wait_until(look, f"there is a process {name}")
-        return found[0]
+        return min(found)
 
     def finish(self) -> int:
         """Wait for the session's end, and return its exit status."""

@@ -40,6 +40,7 @@ _BY_CLASS: dict[type[errors.CvmfsError], int] = {
     errors.CacheError: CACHE,
     errors.ConfigurationError: CONFIGURATION,
     errors.TagNotFoundError: HISTORY,
+    errors.StaleInodeError: UNKNOWN_ERROR,
     errors.NamespaceError: MOUNT_FAILED,
     errors.SessionError: FILE_SERVER_DIED,
     errors.ServiceFailedError: UNKNOWN_ERROR,

@@ -261,9 +261,11 @@ class Operations:
 
     def _getxattr(self, nodeid: int, unique: int, request: bytes) -> Reply:
         room, _ = GETXATTR_REQUEST.unpack_from(request, BODY_OFFSET)
-        value = self._file_system.getxattr(nodeid, request[GETXATTR_NAME_OFFSET:-1])
+        name = request[GETXATTR_NAME_OFFSET:-1]
+        value = self._file_system.getxattr(nodeid, name)
         if value is None:
-            return error_reply(unique, errno.ENODATA)
+            is_label = name in _SECURITY_LABELS
+            return error_reply(unique, errno.EOPNOTSUPP if is_label else errno.ENODATA)
         return _xattr_reply(unique, value, room)
 
     def _listxattr(self, nodeid: int, unique: int, request: bytes) -> Reply:
@@ -271,6 +273,10 @@ class Operations:
         names = self._file_system.listxattr(nodeid)
         return _xattr_reply(unique, b"".join(name + b"\0" for name in names), room)
 
+
+# "ls -l" asks each file for these, and the kernel keeps no answer. Told that the file
+# system has no labels, ls and cp ask once for all files: seven times faster then.
+_SECURITY_LABELS = frozenset({b"security.selinux", b"security.SMACK64"})
 
 _SPECIAL_NAMES = frozenset({b"", b".", b".."})
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from cvmfsexec.catalog.reader import Catalog
-from cvmfsexec.errors import FormatError
+from cvmfsexec.errors import FormatError, StaleInodeError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk, covering
 from cvmfsexec.format.dirent import DirectoryEntry, Flag
@@ -196,7 +196,7 @@ class RepositoryFileSystem:
     def _get(self, inode: int) -> tuple[Slot, DirectoryEntry]:
         found = self._find(inode)
         if found is None:
-            raise FormatError(f"there is no inode {inode}")
+            raise StaleInodeError(f"there is no inode {inode:#x}")
         return found
 
     def _location(self, inode: int) -> Location:

@@ -196,6 +196,7 @@ def test_statfs(served: Served) -> None:
         (b"user.b", 0, Answer(0, 7, bytes(8))),
         (b"user.c", 100, Answer(errno.ENODATA, 7, b"")),
         (b"user.c", 0, Answer(errno.ENODATA, 7, b"")),
+        (b"security.selinux", 255, Answer(errno.EOPNOTSUPP, 7, b"")),
         (b"user.long", 0, Answer(errno.E2BIG, 7, b"")),
         (b"user.long", 65536, Answer(errno.E2BIG, 7, b"")),
     ],
