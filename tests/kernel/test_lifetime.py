@@ -134,8 +134,10 @@ def test_nothing_is_left_when_two_are_killed_at_once(
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):  # it has followed the first
                 os.kill(pid, signal.SIGKILL)
-        session.finish()
+        status = session.finish()
         wait_until(session.is_gone, "nothing is left")
+        supervisors_end = {-signal.SIGKILL} if "supervisor" in pair else set()
+        assert status in {137, SESSION_STATUS, *supervisors_end}
 
 
 @places

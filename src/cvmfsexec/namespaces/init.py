@@ -111,7 +111,8 @@ class _Init:
         self._pid = os.getpid()
         self._services: dict[int, _Running] = {}
         self._ready: set[str] = set()
-        self._payload_pid = 0
+        self._payload_pid = 0  # before its start
+        self._payload_is_reaped = False
         self._failure: Message | None = None
         self._verdict: Message | None = None
         self._kill_at_s: float | None = None
@@ -211,7 +212,7 @@ class _Init:
             timeout_s = self._kill_at_s - time.monotonic()
         info = signals.wait_for(_AWAITED, timeout_s)
         if info is None:
-            os.kill(self._payload_pid, signal.SIGKILL)
+            self._signal_payload(Signals.SIGKILL)
             self._kill_at_s = None
         elif info.si_signo in (Signals.SIGCHLD, Signals.SIGIO):
             self._look_round()
@@ -220,11 +221,16 @@ class _Init:
 
     def _look_round(self) -> None:
         # Children first: whatever an ended one has said is then there to be read.
-        ended = list(_reap())
+        ended = dict(_reap())
+        payload_status = ended.pop(self._payload_pid, None)
+        self._payload_is_reaped |= payload_status is not None
         for message in self._mailbox.drain():
             self._heed(message)
-        for pid, wait_status in ended:
-            self._note_end(pid, wait_status)
+        # If both have ended, the payload had its file servers to its end.
+        if payload_status is not None:
+            self._note_end_of_payload(payload_status)
+        for pid, wait_status in ended.items():
+            self._note_end_of_service(pid, wait_status)
         for number in _drain(self._assignment.control):
             self._pass_on(number, signals.Source.SUPERVISOR)
         for number in _drain(self._requests):
@@ -237,10 +243,14 @@ class _Init:
         if self._verdict is not None or self._repeats.is_repeat(number, source):
             return
         if self._payload_pid:
-            os.kill(self._payload_pid, number)
+            self._signal_payload(number)
         elif number in signals.ENDING:
             status = payload.SIGNALLED + number
             self._verdict = Message(Topic.ENDED, number=status)
+
+    def _signal_payload(self, number: int) -> None:
+        if not self._payload_is_reaped:  # or its pid could be another's by now
+            os.kill(self._payload_pid, number)
 
     def _heed(self, message: Message) -> None:
         if message.topic is Topic.READY:
@@ -251,12 +261,13 @@ class _Init:
         else:
             self._fail(message)
 
-    def _note_end(self, pid: int, wait_status: int) -> None:
-        if pid == self._payload_pid:
-            status = payload.exit_status_of(wait_status)
-            ended = Message(Topic.ENDED, number=status)
-            self._verdict = self._verdict or self._failure or ended
-        elif pid in self._services:
+    def _note_end_of_payload(self, wait_status: int) -> None:
+        status = payload.exit_status_of(wait_status)
+        ended = Message(Topic.ENDED, number=status)
+        self._verdict = self._verdict or self._failure or ended
+
+    def _note_end_of_service(self, pid: int, wait_status: int) -> None:
+        if pid in self._services:  # and not an orphan of the payload
             name = self._services[pid].service.name
             how = signals.describe_end(wait_status)
             text = f"the file server of {name} {how}"
@@ -267,8 +278,8 @@ class _Init:
             return
         self._failure = failure
         if self._payload_pid:
-            os.kill(self._payload_pid, signal.SIGTERM)
-            os.kill(self._payload_pid, signal.SIGCONT)
+            self._signal_payload(Signals.SIGTERM)
+            self._signal_payload(Signals.SIGCONT)
             self._kill_at_s = time.monotonic() + GRACE_S
         else:
             self._verdict = failure

@@ -36,10 +36,10 @@ class Wiring(NamedTuple):
 class PipeChannel:
     """The ``plan.ServiceChannel`` of a service in its own process."""
 
-    def __init__(self, name: str, wiring: Wiring) -> None:
-        self._name = name
+    def __init__(self, service: Service, wiring: Wiring) -> None:
+        self._name = service.name
         self._wiring = wiring
-        self._happened = b""
+        self._happened = b"" if service.after else DEPENDENCIES_READY
 
     def wait_for_root(self) -> None:
         """Wait until the private root stands, and have it for a root."""
@@ -51,7 +51,8 @@ class PipeChannel:
         self._wait_for(DEPENDENCIES_READY)
 
     def ready(self) -> None:
-        """Say that the mount answers."""
+        """Say that the mount answers; the last privileges are given up with it."""
+        syscalls.keep_capabilities()
         messages.send(self._wiring.messages, Message(Topic.READY, self._name))
 
     def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
@@ -69,7 +70,7 @@ class PipeChannel:
 
 def become_service(service: Service, wiring: Wiring, origin: Origin) -> NoReturn:
     """Be a service, and end with it. Called in a process that was just forked."""
-    channel = PipeChannel(service.name, wiring)
+    channel = PipeChannel(service, wiring)
     status = 1
     try:
         _settle(service.name, wiring, origin)
@@ -88,6 +89,9 @@ def _settle(name: str, wiring: Wiring, origin: Origin) -> None:
     descriptors.let_go(origin.inherited)
     os.setpgid(0, 0)  # Ctrl-C is not meant for us
     os.chdir("/")  # the swap of roots takes this along
+    # Root of the session could override the modes of the user's files, say of an
+    # install directory that was made read-only on purpose. A service only mounts.
+    syscalls.keep_capabilities(syscalls.CAP_SYS_ADMIN, syscalls.CAP_SYS_CHROOT)
     signals.report_in_service(wiring.requests)
     syscalls.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != wiring.init_pid:

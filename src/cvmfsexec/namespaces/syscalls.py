@@ -8,6 +8,7 @@ about it is found later, by ``hints``.
 import ctypes
 import os
 import signal
+import struct
 
 from cvmfsexec.errors import NamespaceError
 
@@ -29,6 +30,7 @@ MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (
@@ -41,6 +43,7 @@ _libc.mount.argtypes = (
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.pivot_root.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.unshare.argtypes = (ctypes.c_int,)
+_libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.prctl.argtypes = (
     ctypes.c_int,
     ctypes.c_ulong,
@@ -48,6 +51,11 @@ _libc.prctl.argtypes = (
     ctypes.c_ulong,
     ctypes.c_ulong,
 )
+
+
+_CAPABILITY_VERSION_3 = 0x20080522
+CAP_SYS_CHROOT = 18
+CAP_SYS_ADMIN = 21
 
 
 def refusal(syscall: str, number: int, purpose: str) -> NamespaceError:
@@ -115,6 +123,18 @@ def set_process_name(name: str) -> None:
     """Name this process for ``ps`` and ``/proc/PID/comm``; cut to 15 bytes."""
     buffer = ctypes.create_string_buffer(os.fsencode(name))
     _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def keep_capabilities(*numbers: int) -> None:
+    """Give up all capabilities but these, and the chance to get them back by exec."""
+    kept = sum(1 << number for number in numbers)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    # Effective, permitted, inheritable; the lower halves of all come first.
+    sets = struct.pack("=6I", low, low, 0, high, high, 0)
+    if _libc.capset(header, sets) < 0:
+        raise refusal("capset", ctypes.get_errno(), "give up privileges")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(option: int, argument: int) -> None:
