@@ -171,6 +171,13 @@ def test_the_mount_table_shows_what_pilots_look_for(dist: Path) -> None:
     assert output(dist, "df", TOP).count("cvmfs2") == 1
 
 
+def test_a_file_server_has_no_privileges(dist: Path) -> None:
+    pid = f"$(getfattr -n user.pid --only-values {TOP} 2>/dev/null)"
+    told = output(dist, "sh", "-c", f"grep Cap /proc/{pid}/status")
+    sets = dict(line.split(":\t") for line in told.splitlines())
+    assert {sets[name] for name in ("CapEff", "CapPrm", "CapInh")} == {"0" * 16}
+
+
 def test_many_sessions_start_at_once_from_one_read_only_dist(dist: Path) -> None:
     cache = dist / "var/lib/cvmfs"
     shutil.rmtree(cache, ignore_errors=True)
