@@ -122,6 +122,7 @@ def test_tags_are_mounted(tag: str) -> None:
 def test_configuration_repository_brings_up_another() -> None:
     """Its key and its server are all that is configured locally."""
     top = fixture_repository("config").parent
+    assert fixture_repository("conformance").parent == top
     with serve(top) as base_url, client_dist("http://127.0.0.1:1") as dist:
         etc = dist / "etc/cvmfs"
         (etc / "default.local").write_text(
