@@ -115,7 +115,10 @@ class Client:
         )
         self.revision = self.selector.select(self.settings.revision)
         self.tree = CatalogTree(
-            self.fetcher, self.revision.root_catalog, self.revision.root_catalog_size
+            self.fetcher,
+            self.revision.root_catalog,
+            self.revision.root_catalog_size,
+            has_alternative_path=self.revision.has_alternative_path,
         )
         self.lookup = PathLookup(self.tree)
         self.presentation = _presentation(configuration, self.settings.view, user)

@@ -74,7 +74,12 @@ class CatalogTree:
     """Catalogs by slot, starting from one root catalog."""
 
     def __init__(
-        self, fetcher: ObjectOpener, root_catalog: ContentHash, size_bytes: int = 0
+        self,
+        fetcher: ObjectOpener,
+        root_catalog: ContentHash,
+        size_bytes: int = 0,
+        *,
+        has_alternative_path: bool = False,
     ) -> None:
         """Make the tree; nothing is downloaded yet.
 
@@ -82,8 +87,10 @@ class CatalogTree:
             fetcher: Opens verified objects.
             root_catalog: What is believed to be the root.
             size_bytes: Its announced size; 0 for unknown.
+            has_alternative_path: Whether the root is asked for by that path.
         """
         self._fetcher = fetcher
+        self._has_alternative_path = has_alternative_path
         self._lock = threading.Lock()
         self._slots: list[Slot] = []
         self._by_place: dict[tuple[bytes, ContentHash], Slot] = {}
@@ -190,7 +197,11 @@ class CatalogTree:
             return known
 
     def _read(self, slot: Slot) -> Catalog:
-        request = catalog_request(slot.content_hash, slot.size_bytes)
+        request = catalog_request(
+            slot.content_hash,
+            slot.size_bytes,
+            is_alternative=self._has_alternative_path and slot.number == ROOT_SLOT,
+        )
         # Who asks for a malformed catalog again and again does not fetch it each time.
         is_refused = slot.content_hash in self._refused
         open_catalog = open_once if is_refused else open_whole

@@ -87,6 +87,7 @@ class Revision(NamedTuple):
         tag: Name of the tag that was mounted; empty for the head.
         is_fixed: Whether it must not be replaced while mounted.
         is_offline: Whether no server could be believed.
+        has_alternative_path: Whether the root catalog is asked for by that path.
     """
 
     root_catalog: ContentHash
@@ -95,6 +96,7 @@ class Revision(NamedTuple):
     tag: str = ""
     is_fixed: bool = False
     is_offline: bool = False
+    has_alternative_path: bool = False
 
 
 class RevisionSelector:
@@ -126,6 +128,7 @@ class RevisionSelector:
         self._directory = breadcrumb_directory
         self._remembers = remembers
         self._clock = clock
+        self._prefers_alternative = False
 
     def select(self, pin: RevisionSettings) -> Revision:
         """Return the revision to mount.
@@ -134,11 +137,16 @@ class RevisionSelector:
             TagNotFoundError: The pinned tag or date is not in the history.
             CvmfsError: No server can be believed, and the cache knows no revision.
         """
+        self._prefers_alternative = pin.alt_root_path
         if pin.root_hash is not None:
-            return Revision(pin.root_hash, is_fixed=True)
-        if pin.tag or pin.date_s is not None:
-            return self._tagged(pin)
-        return self._head()
+            revision = Revision(pin.root_hash, is_fixed=True)
+        elif pin.tag or pin.date_s is not None:
+            revision = self._tagged(pin)
+        else:
+            revision = self._head()
+        if pin.alt_root_path:
+            return revision._replace(has_alternative_path=True)
+        return revision
 
     def tags(self) -> list[Tag]:
         """Return the named revisions of the head, in no order.
@@ -180,14 +188,19 @@ class RevisionSelector:
             return self._offline(seen, error)
         if seen is not None and self._is_kept(seen, manifest):
             # If it is the same catalog the signature was not checked, so that nothing
-            # else may be learnt from the manifest.
-            return Revision(seen.root_catalog, number=seen.revision)
+            # else may be learnt from the manifest but where to ask.
+            return Revision(
+                seen.root_catalog,
+                number=seen.revision,
+                has_alternative_path=manifest.has_alternative_path,
+            )
         if self._remembers:
             self._leave_breadcrumb(manifest)
         return Revision(
             manifest.root_catalog,
             manifest.root_catalog_size,
             number=manifest.revision,
+            has_alternative_path=manifest.has_alternative_path,
         )
 
     @contextmanager
@@ -278,7 +291,11 @@ class RevisionSelector:
             raise IncompleteManifestError("the manifest names no certificate")
         if is_torn:  # see open_whole
             self._objects.discard(manifest.certificate)
-        request = document_request(manifest.certificate, ObjectKind.CERTIFICATE)
+        request = document_request(
+            manifest.certificate,
+            ObjectKind.CERTIFICATE,
+            is_alternative=manifest.has_alternative_path or self._prefers_alternative,
+        )
         return self._objects.read(request, CERTIFICATE_BYTES_MAX)
 
     def _check_whitelist(self, certificate: bytes, *, no_cache: bool) -> None:
