@@ -23,6 +23,9 @@ from tests.support.sessions import (
 
 IDLE = ("--service", "a.example.org=idle")
 
+OF_LIBRARY = 1 << 31 | 1 << 32
+"""Signals 32 and 33, the C library's own: ``make`` leaves them ignored."""
+
 
 # -- exit status --------------------------------------------------------------------
 
@@ -147,7 +150,7 @@ def test_signals_arrive_as_they_were(what: str) -> None:
     line = ("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
     done = run(*line, options=IDLE, preexec_fn=prepare)
     masks = dict(line.split(":\t") for line in done.stdout.splitlines())
-    found = {key: int(value, 16) for key, value in masks.items()}
+    found = {key: int(value, 16) & ~OF_LIBRARY for key, value in masks.items()}
     wanted = dict.fromkeys(("SigBlk", "SigIgn"), 0)
     wanted[name] = 1 << (number - 1)
     assert found == wanted
@@ -158,7 +161,10 @@ def test_no_signal_is_ignored_that_was_not() -> None:
     for line in done.stdout.splitlines():
         name, mask = line.split(":\t")
         handled = 1 << (signal.SIGURG - 1) if name == "SigCgt" else 0
-        assert int(mask, 16) & ~handled in (0, 1 << (signal.SIGSEGV - 1)), line
+        assert int(mask, 16) & ~handled & ~OF_LIBRARY in (
+            0,
+            1 << (signal.SIGSEGV - 1),
+        ), line
 
 
 def test_broken_pipe_ends_the_payload_as_usual() -> None:
