@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
+from pathlib import Path
 
 import pytest
 
@@ -230,10 +231,16 @@ def test_key_ends_a_session_that_has_no_payload_yet(place: Place) -> None:
 
 
 def is_running(name: str, terminal: Terminal) -> bool:
-    listing = subprocess.run(
-        ("ps", "-eo", "sid,comm"), capture_output=True, text=True, check=True
-    ).stdout
-    return f"{terminal.process.pid} {name}" in " ".join(listing.split())
+    return name in [
+        Path(f"/proc/{pid}/comm").read_text().strip()
+        for pid in descendants_of(terminal.process.pid)
+    ]
+
+
+def descendants_of(pid: int) -> list[int]:
+    listing = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    children = [int(word) for word in listing.split()]
+    return children + [one for child in children for one in descendants_of(child)]
 
 
 @places
@@ -275,6 +282,23 @@ def test_job_is_stopped_and_continued_by_an_interactive_shell(place: Place) -> N
         terminal.type("\x03")
         terminal.type("echo status=$?\n")
         assert terminal.wait_for(r"status=(\d+)")[1] == "130"
+
+
+@places
+def test_stopped_job_ends_when_its_shell_is_killed(place: Place) -> None:
+    words = ("sh", "-c", "echo up; sleep 60")
+    line = command(*SERVICES, payload=words, caller=Caller.ORDINARY, place=place)
+    shell = ("bash", "--norc", "--noprofile", "-i")
+    with terminal_with(*shell) as terminal:
+        terminal.type(in_words(line) + "\n")
+        terminal.wait_for(r"\nup")
+        terminal.type("\x1a")
+        terminal.wait_for("Stopped")
+        pids = descendants_of(terminal.process.pid)
+        assert len(pids) > 4
+        terminal.process.kill()
+        left = [Path(f"/proc/{pid}") for pid in pids]
+        wait_until(lambda: not any(one.exists() for one in left), "nothing is left")
 
 
 @places

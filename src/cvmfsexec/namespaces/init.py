@@ -193,8 +193,10 @@ class _Init:
         if self._payload_pid == 0:
             payload.become_payload(self._plan, origin, self._pid, self._messages)
         # The payload stays in the supervisor's process group, which a terminal may
-        # have in the foreground. Only now may init leave it.
-        os.setpgid(0, 0)
+        # have in the foreground; only now may init leave that group. It leaves the
+        # terminal's session too: as a parent in the same session but another group, it
+        # would keep the kernel from ending a stopped job whose shell has died.
+        os.setsid()
         descriptors.let_go(origin.inherited)
 
     # -- waiting --------------------------------------------------------------------

@@ -87,7 +87,7 @@ def _settle(name: str, wiring: Wiring, origin: Origin) -> None:
     syscalls.set_process_name(f"cvmfs:{name}")
     descriptors.close_all(wiring.foreign)
     descriptors.let_go(origin.inherited)
-    os.setpgid(0, 0)  # Ctrl-C is not meant for us
+    os.setsid()  # the terminal's keys are not meant for us
     os.chdir("/")  # the swap of roots takes this along
     # Root of the session could override the modes of the user's files, say of an
     # install directory that was made read-only on purpose. A service only mounts.
