@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from cvmfsexec import log
 from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
 from cvmfsexec.catalog.history import History, Tag
+from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.configuration.settings import RevisionSettings
 from cvmfsexec.errors import (
     CvmfsError,
@@ -39,6 +40,7 @@ from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
 from cvmfsexec.format.whitelist import WHITELIST_BYTES_MAX
 from cvmfsexec.repository.objects import (
     CERTIFICATE_BYTES_MAX,
+    catalog_request,
     document_request,
     open_whole,
 )
@@ -182,10 +184,15 @@ class RevisionSelector:
         seen = self._watermark()
         try:
             manifest = self._ask_hosts(lambda: self._newer_manifest(seen))
+            return self._kept_or_adopted(seen, manifest)
         except (NoRouteError, RevisionBlacklistedError):
             raise
         except CvmfsError as error:
             return self._offline(seen, error)
+
+    def _kept_or_adopted(
+        self, seen: chain.Watermark | None, manifest: Manifest
+    ) -> Revision:
         if seen is not None and self._is_kept(seen, manifest):
             # If it is the same catalog the signature was not checked, so that nothing
             # else may be learnt from the manifest but where to ask.
@@ -194,14 +201,27 @@ class RevisionSelector:
                 number=seen.revision,
                 has_alternative_path=manifest.has_alternative_path,
             )
-        if self._remembers:
-            self._leave_breadcrumb(manifest)
-        return Revision(
+        revision = Revision(
             manifest.root_catalog,
             manifest.root_catalog_size,
             number=manifest.revision,
             has_alternative_path=manifest.has_alternative_path,
         )
+        # Who remembered a revision that cannot be opened could not go back to the one
+        # that is in the cache.
+        self._open_root(revision)
+        if self._remembers:
+            self._leave_breadcrumb(manifest)
+        return revision
+
+    def _open_root(self, revision: Revision) -> None:
+        """Fetch a root catalog, and see that it is one."""
+        request = catalog_request(
+            revision.root_catalog,
+            revision.root_catalog_size,
+            is_alternative=revision.has_alternative_path or self._prefers_alternative,
+        )
+        open_whole(self._objects, request, Catalog.open_fd).close()
 
     @contextmanager
     def _history(self) -> Iterator[History | None]:

@@ -1,5 +1,8 @@
 """Which revision is believed: servers of every kind, and what the cache remembers."""
 
+import functools
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +34,7 @@ from cvmfsexec.format.whitelist import format_time
 from cvmfsexec.repository.revision import Revision, RevisionSelector
 from cvmfsexec.trust.chain import TrustSettings
 from cvmfsexec.trust.signature import fingerprint_of
+from tests.support.catalog_files import write_catalog
 from tests.support.signed_documents import (
     FQRN,
     MONTH_S,
@@ -50,8 +54,16 @@ HEAD = RevisionSettings(
     max_ttl_s=None,
     alt_root_path=False,
 )
-ROOT = b"a root catalog, as far as anybody looks at it here"
-OTHER_ROOT = b"another root catalog"
+ROOT = 1
+OTHER_ROOT = 2
+
+
+@functools.cache
+def root_catalog(number: int) -> bytes:
+    """Return one of many root catalogs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = write_catalog(f"{scratch}/catalog", properties={"revision": number})
+        return Path(path).read_bytes()
 
 
 class World:
@@ -64,20 +76,21 @@ class World:
         self.http = self.servers.client()
         self.fetcher = Fetcher(self.http, self.store)
 
-    def documents(self, revision: int = 7, root: bytes = ROOT) -> Documents:
+    def documents(self, revision: int = 7, root: int = ROOT) -> Documents:
         """Return valid documents of a revision, published a minute later each."""
         valid = Documents.valid()
+        content = root_catalog(root)
         return valid._replace(
             manifest=valid.manifest._replace(
-                root_catalog=self.servers.put_object(root, ObjectKind.CATALOG),
-                root_catalog_size=len(root),
+                root_catalog=self.servers.put_object(content, ObjectKind.CATALOG),
+                root_catalog_size=len(content),
                 revision=revision,
                 published_at_s=NOW_S - 6000 + 60 * revision,
             )
         )
 
     def publish(
-        self, revision: int = 7, root: bytes = ROOT, servers: tuple[int, ...] = ()
+        self, revision: int = 7, root: int = ROOT, servers: tuple[int, ...] = ()
     ) -> Documents:
         documents = self.documents(revision, root)
         self.servers.publish(documents, servers=servers)
@@ -114,8 +127,6 @@ class World:
 
 
 def put(store: DirectoryStore, content_hash: ContentHash, content: bytes) -> None:
-    import os
-
     with store.transaction() as transaction:
         transaction.write(content)
         os.close(transaction.commit(content_hash))
@@ -304,13 +315,68 @@ def test_a_blacklisted_certificate_is_refused(world: World) -> None:
         world.selector(settings()._replace(blacklist=blacklist)).select(HEAD)
 
 
+# A root catalog that cannot be had
+
+
+def lose_root(world: World) -> None:
+    world.publish(8, OTHER_ROOT)
+    path = world.documents(8, OTHER_ROOT).manifest.root_catalog
+    world.servers.put(path.object_path(ObjectKind.CATALOG), b"spoilt")
+
+
+def publish_junk(world: World) -> None:
+    documents = world.documents(8)
+    junk = world.servers.put_object(b"no catalog" * 1000, ObjectKind.CATALOG)
+    manifest = documents.manifest._replace(root_catalog=junk, root_catalog_size=10_000)
+    world.servers.publish(documents._replace(manifest=manifest))
+
+
+def announce_another_size(world: World) -> None:
+    documents = world.documents(8, OTHER_ROOT)
+    manifest = documents.manifest._replace(root_catalog_size=99)
+    world.servers.publish(documents._replace(manifest=manifest))
+
+
+BAD_ROOTS = pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lose_root, IntegrityError),
+        (publish_junk, FormatError),
+        (announce_another_size, IntegrityError),
+    ],
+)
+
+
+@BAD_ROOTS
+def test_a_revision_without_a_root_catalog_is_refused(
+    world: World, spoil: Callable[[World], None], error: type[CvmfsError]
+) -> None:
+    spoil(world)
+    with pytest.raises(error):
+        world.select()
+    assert world.remembered is None
+
+
+@BAD_ROOTS
+def test_a_revision_without_a_root_catalog_does_not_replace_a_sound_one(
+    world: World, spoil: Callable[[World], None], error: type[CvmfsError]
+) -> None:
+    del error
+    world.remember(world.documents(7))
+    spoil(world)
+    revision = world.select()
+    assert (revision.number, revision.is_offline) == (7, True)
+    assert world.remembered is not None
+    assert world.remembered.revision == 7
+
+
 # Several servers, of which the first is bad
 
 Bend = Callable[[World], None]
 
 
 def is_behind(world: World) -> None:
-    world.publish(6, b"still another", servers=(0,))
+    world.publish(6, root=3, servers=(0,))
 
 
 def speaks_for_another_repository(world: World) -> None:
