@@ -8,6 +8,7 @@ a failure, unless its reason is on the short list below.
 import hashlib
 import os
 import re
+import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -32,6 +33,22 @@ SKIPS_ALLOWED_IN_CI: dict[str, Callable[[], bool]] = {
     ),
 }
 """Pattern of a reason, and what tells whether it can be true here."""
+
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+
+
+def pytest_sessionstart() -> None:
+    """Begin with the signals of a login, whatever we were started by.
+
+    A shell lets what it runs in the background ignore INT and QUIT, ``nohup`` lets it
+    ignore HUP; sessions would rightly hand that down, and tests wait in vain.
+    """
+    for number in set(signal.valid_signals()) - _IGNORED_BY_PYTHON:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
