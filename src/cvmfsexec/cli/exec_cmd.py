@@ -12,6 +12,11 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.report import (
+    replace_missing_streams,
+    report_error,
+    set_verbosity,
+)
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import ConfigurationError, CvmfsError
 
@@ -135,10 +140,10 @@ def main() -> NoReturn:
     Taking an interpreter down in order takes as long as a tenth of a warm start, and
     there is nothing left to be put in order.
     """
+    replace_missing_streams()
     status = _main(sys.argv[1:])
     try:
-        if sys.stdout is not None:  # so it is if the caller has closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         status = status or exit_codes.UNKNOWN_ERROR
     os._exit(status)
@@ -158,8 +163,6 @@ def _main(words: list[str]) -> int:
     try:
         return _run(arguments)
     except CvmfsError as error:
-        from cvmfsexec.cli.report import report_error
-
         report_error("cvmfsexec", error)
         return exit_codes.exit_status_of(error)
     except KeyboardInterrupt:
@@ -176,7 +179,6 @@ def _run(arguments: Arguments) -> int:
         raise ConfigurationError(
             f"mode {arguments.mode} is not available", hint="use 3"
         )
-    from cvmfsexec.cli.report import set_verbosity
     from cvmfsexec.session import ExecRequest, run
 
     set_verbosity("cvmfsexec", arguments.verbosity)

@@ -15,7 +15,11 @@ from typing import NoReturn
 
 from cvmfsexec import __version__
 from cvmfsexec.cli import exit_codes
-from cvmfsexec.cli.report import report_error, set_verbosity
+from cvmfsexec.cli.report import (
+    replace_missing_streams,
+    report_error,
+    set_verbosity,
+)
 from cvmfsexec.errors import CvmfsError
 
 COMMANDS = {
@@ -33,6 +37,7 @@ COMMANDS = {
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    replace_missing_streams()
     sys.exit(_main(sys.argv[1:]))
 
 

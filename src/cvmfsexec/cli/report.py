@@ -1,9 +1,22 @@
 """How a command speaks to its user: on stderr, one sentence and what to do."""
 
+import os
 import sys
 
 from cvmfsexec import log
 from cvmfsexec.errors import CvmfsError, TransferError
+
+
+def replace_missing_streams() -> None:
+    """Let output go nowhere if the caller has closed it.
+
+    What is opened for that is closed again by exec: the payload finds what it was
+    given.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- for good
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for good
 
 
 def report_error(program: str, error: CvmfsError) -> None:
