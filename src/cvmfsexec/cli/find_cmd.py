@@ -7,12 +7,8 @@ import os
 from collections.abc import Iterator
 
 from cvmfsexec.cli.environment import open_client
-from cvmfsexec.cli.options import (
-    add_repository,
-    printable,
-    repository_path,
-    write_line,
-)
+from cvmfsexec.cli.options import add_repository, repository_path
+from cvmfsexec.cli.output import printable, write_line
 from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.cli.stat_cmd import description, no_such_entry
 from cvmfsexec.format.dirent import DirectoryEntry

@@ -3,16 +3,10 @@
 import argparse
 import os
 import stat
-import time
 
 from cvmfsexec.cli.environment import open_client
-from cvmfsexec.cli.options import (
-    add_json,
-    add_repository,
-    printable,
-    repository_path,
-    write_line,
-)
+from cvmfsexec.cli.options import add_json, add_repository, repository_path
+from cvmfsexec.cli.output import local_time, printable, write_line
 from cvmfsexec.cli.stat_cmd import description, no_such_entry
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.repository.lookup import Location
@@ -52,13 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _long(client: Client, location: Location, name: bytes) -> bytes:
     attributes = client.presentation.attributes(location.entry, 0)
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(attributes.mtime_s))
     size = str(attributes.size)
     if stat.S_ISCHR(attributes.mode) or stat.S_ISBLK(attributes.mode):
         size = f"{os.major(location.entry.size)}, {os.minor(location.entry.size)}"
     line = (
         f"{stat.filemode(attributes.mode)} {attributes.nlink:3} "
-        f"{location.entry.uid:5} {location.entry.gid:5} {size:>12} {when} "
+        f"{location.entry.uid:5} {location.entry.gid:5} {size:>12} "
+        f"{local_time(attributes.mtime_s)} "
     ).encode() + name
     if location.entry.is_symlink:
         line += b" -> " + printable(client.presentation.link_target(location.entry))

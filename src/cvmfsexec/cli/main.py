@@ -9,8 +9,10 @@ Source: docs/reference/cvmfs.md.
 
 import argparse
 import importlib
+import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from cvmfsexec import __version__
@@ -19,6 +21,7 @@ from cvmfsexec.cli.report import (
     replace_missing_streams,
     report_error,
     set_verbosity,
+    write_message,
 )
 from cvmfsexec.errors import CvmfsError
 
@@ -38,6 +41,9 @@ COMMANDS = {
 def main() -> NoReturn:
     """Run the command line and exit."""
     replace_missing_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the user's encoding lacks is spelled out.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_main(sys.argv[1:]))
 
 
@@ -55,9 +61,39 @@ def _main(words: list[str]) -> int:
         return exit_codes.INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough, as with "cvmfs ls … | head".
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return exit_codes.OK
+    except OSError as error:
+        # All others are translated below, so it was the output.
+        _forget_output()
+        write_message("cvmfs", f"cannot write the output: {error.strerror}")
+        return exit_codes.UNKNOWN_ERROR
     return status
+
+
+def _forget_output() -> None:
+    """Let what is still to be written go nowhere, so that the exit is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Takes options and arguments in any order: ``ls FQRN -l PATH``."""
+
+    _is_intermixing = False
+
+    def parse_known_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """See ``ArgumentParser``."""
+        if self._is_intermixing:  # the line below comes here again
+            return super().parse_known_args(args, namespace)
+        self._is_intermixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixing = False
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -65,7 +101,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
         prog="cvmfs", description="Look into CernVM-FS repositories, and make them."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
     wanted = next((word for word in words if word in COMMANDS), None)
     for name, summary in COMMANDS.items():
         child = commands.add_parser(name, help=summary, description=summary)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 
 from cvmfsexec.format.names import normalize_path
 
@@ -26,16 +25,3 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def repository_path(typed: str) -> bytes:
     """Return the path that catalogs use for one that was typed."""
     return normalize_path(os.fsencode(typed))
-
-
-def printable(name: bytes) -> bytes:
-    """Return a name for stdout: raw for programs, harmless for a terminal."""
-    if not sys.stdout.isatty():
-        return name
-    text = name.decode(errors="replace")
-    return "".join(c if c.isprintable() else "?" for c in text).encode()
-
-
-def write_line(line: bytes) -> None:
-    """Write one line of bytes to stdout."""
-    sys.stdout.buffer.write(line + b"\n")

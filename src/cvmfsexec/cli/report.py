@@ -4,6 +4,7 @@ import os
 import sys
 
 from cvmfsexec import log
+from cvmfsexec.cli.output import harmless
 from cvmfsexec.errors import CvmfsError, TransferError
 
 
@@ -30,9 +31,9 @@ def report_error(program: str, error: CvmfsError) -> None:
 def write_message(program: str, message: str, hint: str = "") -> None:
     """Write one message; control characters of foreign names do no harm."""
     text = f"{program}: {message}" + (f"; {hint}" if hint else "")
-    safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     try:
-        sys.stderr.write(safe.encode(errors="backslashreplace").decode() + "\n")
+        safe = harmless(text).encode(errors="backslashreplace").decode()
+        sys.stderr.write(safe + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         pass  # nobody listens: there is no better place to complain

@@ -8,6 +8,7 @@ import sys
 
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, add_repository, repository_path
+from cvmfsexec.cli.output import harmless
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.format.xattr import parse_xattrs
 from cvmfsexec.repository.lookup import Location
@@ -41,8 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         width = max(len(key) for key in one)
         for key, value in one.items():
             text = value if isinstance(value, str) else json.dumps(value)
-            safe = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-            print(f"{key:>{width}}: {safe}")
+            print(f"{key:>{width}}: {harmless(text)}")
         print()
     return status
 

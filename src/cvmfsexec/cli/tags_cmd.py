@@ -2,10 +2,10 @@
 
 import argparse
 import json
-import time
 
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, add_repository
+from cvmfsexec.cli.output import harmless, utc_time
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +24,15 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(rows, indent=1))
         return 0
-    width = max((len(tag.name) for tag in tags), default=4)
+    width = max((len(harmless(tag.name)) for tag in tags), default=4)
     print(
         f"{'NAME':{width}}  REVISION  TIME                  ROOT CATALOG  DESCRIPTION"
     )
     for tag in tags:
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(tag.timestamp_s))
+        name, description = harmless(tag.name), harmless(tag.description)
         short = str(tag.root_catalog)[:12]
         print(
-            f"{tag.name:{width}}  {tag.revision:8}  {when}  {short}  {tag.description}"
+            f"{name:{width}}  {tag.revision:8}  {utc_time(tag.timestamp_s)}  "
+            f"{short}  {description}"
         )
     return 0

@@ -104,21 +104,27 @@ def _check_chain(client: Client, report: _Report) -> None:
 def _check_catalogs(
     client: Client, report: _Report
 ) -> Callable[[], Iterator[ObjectRequest]]:
-    """Read every row of every catalog; return what yields the objects they name."""
+    """Read every row of every catalog; return what yields the objects they name.
+
+    It ends at the first catalog that is not sound; the objects of those before it can
+    still be checked.
+    """
     slots: list[Slot] = []
+    place = b""
     entry_count = 0
     with progress_bar(None, "entries", "catalogs") as progress:
         try:
             for slot in client.tree.slots_below(client.tree.root):
-                slots.append(slot)
+                place = slot.mountpoint
                 for _ in _requests_of(client, slot):
                     pass
                 count = sum(1 for _ in client.tree.catalog(slot).walk())
+                slots.append(slot)
                 entry_count += count
                 progress(count)
         except CvmfsError as error:
-            place = slots[-1].mountpoint.decode(errors="replace") if slots else ""
-            report.bad(f"the catalogs are sound, at or below {place or '/'}", error)
+            where = place.decode(errors="replace") or "/"
+            report.bad(f"the catalogs are sound, at or below {where}", error)
         else:
             report.good(
                 f"the catalogs are sound ({len(slots)} catalogs, {entry_count} rows)"
