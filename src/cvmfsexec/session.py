@@ -4,6 +4,7 @@ Nothing here starts a thread: the kernel makes user namespaces only for processe
 have a single one.
 """
 
+import gc
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -53,6 +54,8 @@ def run(
         CvmfsError: The command was never started.
     """
     services = () if root is None else _services(request, root, exit_status_of)
+    gc.freeze()  # what is here now is shared by all processes, as long as none looks
+    gc.enable()
     return run_session(
         SessionPlan(
             command=request.command,
