@@ -99,6 +99,8 @@ class FileServer:
             client.watch(server)
             if client.settings.log_path:
                 log.keep_in_file(client.settings.log_path, self._fqrn)
+            # With several repositories, it matters whose trouble is told.
+            log.speak_as(f"cvmfsexec: {self._fqrn}")
             gc.freeze()  # what is here now lives as long as the process
             channel.ready()
             server.serve()

@@ -43,10 +43,9 @@ def enable_debug() -> None:
     _debugging = True
 
 
-def speak_as(program: str) -> None:
-    """Let messages on stderr begin with the name of the program."""
-    global _program  # noqa: PLW0603 -- one name, set once by cli
-    _program = program
+def speak_as(speaker: str) -> None:
+    """Let messages on stderr begin with a name, from now on."""
+    _speaker["speaker"] = speaker
 
 
 def keep_in_file(path: str, label: str) -> None:
@@ -61,7 +60,7 @@ def keep_in_file(path: str, label: str) -> None:
 
 
 _debugging = False
-_program = "cvmfsexec"
+_speaker = {"speaker": "cvmfsexec"}
 _file: tuple[str, str] | None = None
 
 
@@ -73,7 +72,9 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
     if not logger.hasHandlers():
         to_stderr = logging.StreamHandler()
         to_stderr.setLevel(logging.WARNING)
-        to_stderr.setFormatter(logging.Formatter(f"{_program}: %(message)s"))
+        to_stderr.setFormatter(
+            logging.Formatter("%(speaker)s: %(message)s", defaults=_speaker)
+        )
         logger.addHandler(to_stderr)
     if _file is not None:
         (path, label), _file = _file, None
