@@ -32,6 +32,8 @@ def master_keys(configuration: "Configuration") -> tuple[bytes, ...]:
     paths = key_paths(configuration)
     if not paths:
         directory = _directory(configuration)
+        if directory == _DEFAULT_DIRECTORY:  # as the dist has none, where it should be
+            directory = os.path.join(configuration.root.etc, "keys")
         raise NoMasterKeyError(
             f"no master key for {configuration.fqrn}: no *.pub in {directory}",
             hint="put the public key of the repository there, or name it with "
