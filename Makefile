@@ -31,4 +31,6 @@ fuzz: setup
 	.venv/bin/python fuzz/run.py --seconds 60
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .bench bench.json build src/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -exec rm -rf {} +
