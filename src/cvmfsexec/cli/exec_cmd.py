@@ -17,6 +17,7 @@ from cvmfsexec.cli.report import (
     replace_missing_streams,
     report_error,
     set_verbosity,
+    write_message,
 )
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import ConfigurationError, CvmfsError
@@ -104,6 +105,8 @@ def parse(words: list[str]) -> Arguments:
             raise UsageError(f"unknown option {word}")
     if found.get("wants_version") or found.get("wants_help"):
         return Arguments((), (), **found)  # type: ignore[arg-type]
+    if found.get("mode", "3") not in ("1", "2", "3", "4"):
+        raise UsageError(f"there is no mode {found['mode']}")
     if "--" not in rest:
         raise UsageError("'--' is missing between the repositories and the command")
     border = rest.index("--")
@@ -164,6 +167,10 @@ def _main(words: list[str]) -> int:
 
         sys.stdout.write(f"{__version__}\n" if arguments.wants_version else HELP)
         return exit_codes.OK
+    declined = _declined(arguments)
+    if declined is not None:
+        write_message("cvmfsexec", *declined)
+        return exit_codes.NOT_AVAILABLE
     try:
         return _run(arguments)
     except CvmfsError as error:
@@ -173,16 +180,19 @@ def _main(words: list[str]) -> int:
         return exit_codes.INTERRUPTED
 
 
-def _run(arguments: Arguments) -> int:
+def _declined(arguments: Arguments) -> tuple[str, str] | None:
+    """Return what is asked for and comes with a later version, and what to do."""
     if arguments.image is not None:
-        raise ConfigurationError(
+        return (
             "option -m (scratch image) is not available in this version",
-            hint="set CVMFS_CACHE_BASE in etc/cvmfs/default.local to a local disk",
+            "set CVMFS_CACHE_BASE in etc/cvmfs/default.local to a local disk",
         )
-    if arguments.mode not in (None, "3"):
-        raise ConfigurationError(
-            f"mode {arguments.mode} is not available", hint="use 3"
-        )
+    if arguments.mode in ("1", "2", "4"):
+        return f"mode {arguments.mode} is not available in this version", "use mode 3"
+    return None
+
+
+def _run(arguments: Arguments) -> int:
     from cvmfsexec.session import ExecRequest, run
 
     set_verbosity("cvmfsexec", arguments.verbosity)

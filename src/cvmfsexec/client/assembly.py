@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.catalog.history import Tag
@@ -100,6 +101,8 @@ class Client:
         check_requirements(configuration)
         self.fqrn = configuration.fqrn
         self.settings = ClientSettings.from_configuration(configuration)
+        if self.settings.cache.alien_directory is not None:
+            log.warning("%s: CVMFS_ALIEN_CACHE is not used yet", self.fqrn)
         network = NetworkSettings.from_parameters(configuration, user.environment)
         self.http = HttpClient(network)
         self._external = _external_client(configuration, user.environment)

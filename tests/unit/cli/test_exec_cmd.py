@@ -135,7 +135,7 @@ def test_usage_error_says_what_is_wrong_and_shows_usage_on_stderr() -> None:
 )
 def test_what_comes_later_is_declined_in_one_sentence(words: tuple[str, ...]) -> None:
     done = run(*words)
-    assert done.returncode == exit_codes.CONFIGURATION
+    assert done.returncode == exit_codes.NOT_AVAILABLE
     assert done.stdout == ""
     assert "not available" in done.stderr
     assert done.stderr.count("\n") == 1
