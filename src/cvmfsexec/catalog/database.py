@@ -69,13 +69,13 @@ class Database:
     """One open SQLite file and the columns of its plain tables.
 
     Attributes:
-        path: What was opened, for messages.
+        name: What it is, for messages.
     """
 
     def __init__(
-        self, path: str, connection: sqlite3.Connection, size_bytes: int
+        self, name: str, connection: sqlite3.Connection, size_bytes: int
     ) -> None:
-        self.path = path
+        self.name = name
         self._connection = connection
         self._cursor = connection.cursor()
         self._size_bytes = size_bytes
@@ -88,7 +88,7 @@ class Database:
             connection.setlimit(category, limit)
 
     @classmethod
-    def open(cls, path: str, tables: Iterable[str]) -> "Database":
+    def open(cls, path: str, tables: Iterable[str], name: str = "") -> "Database":
         """Open a file for the given tables; the caller closes it.
 
         Args:
@@ -96,6 +96,7 @@ class Database:
                 stays the caller's. SQLite resolves such a link to the file's name; when
                 the file has lost its name, its bytes are copied into memory instead.
             tables: Which tables will be asked for, if the file has them.
+            name: What it is, for messages; the path if empty.
 
         Raises:
             CacheError: The file is not there or cannot be read.
@@ -103,7 +104,7 @@ class Database:
                 name of one of the tables is something else.
         """
         connection, size_bytes = _connect(path)
-        database = cls(path, connection, size_bytes)
+        database = cls(name or path, connection, size_bytes)
         try:
             database._prepare(frozenset(tables))
         except BaseException:
@@ -127,7 +128,7 @@ class Database:
             try:
                 row: Row | None = self._cursor.execute(sql, parameters).fetchone()
             except _SQLITE_ERRORS as error:
-                raise _translated(self.path, error) from error
+                raise _translated(self.name, error) from error
         return row
 
     def page(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
@@ -137,7 +138,7 @@ class Database:
             try:
                 return self._cursor.execute(sql, parameters).fetchall()
             except _SQLITE_ERRORS as error:
-                raise _translated(self.path, error) from error
+                raise _translated(self.name, error) from error
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of one SELECT, however many.
@@ -156,9 +157,9 @@ class Database:
                     rows += batch
                     bytes_left -= _bytes_in(batch)
             except _SQLITE_ERRORS as error:
-                raise _translated(self.path, error) from error
+                raise _translated(self.name, error) from error
         if bytes_left <= 0:
-            raise FormatError(f"{self.path}: more data than the file can hold")
+            raise FormatError(f"{self.name}: more data than the file can hold")
         return rows
 
     def properties(self) -> dict[bytes, bytes]:
@@ -190,7 +191,7 @@ class Database:
             if table not in tables:
                 continue
             if not _text_of(sql).startswith(_PLAIN_TABLE):
-                raise FormatError(f"{self.path}: {table} is not a plain table")
+                raise FormatError(f"{self.name}: {table} is not a plain table")
             self._columns[table] = frozenset(self._stored_columns(table))
         self._connection.set_authorizer(_only_plain_reads)
 
@@ -276,16 +277,16 @@ def _connection_to_copy(path: str, size_bytes: int) -> sqlite3.Connection:
     return connection
 
 
-def _translated(path: str, error: Exception) -> CvmfsError:
+def _translated(name: str, error: Exception) -> CvmfsError:
     """Return our error for SQLite's: local storage is to blame, or the publisher."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_INTERRUPT:
-        return FormatError(f"{path}: a query does not come to an end")
+        return FormatError(f"{name}: a query does not come to an end")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) or isinstance(
         error, sqlite3.ProgrammingError
     ):
-        return CacheError(f"cannot read {path}: {error}")
-    return FormatError(f"{path}: {str(error) or type(error).__name__}")
+        return CacheError(f"cannot read {name}: {error}")
+    return FormatError(f"{name}: {str(error) or type(error).__name__}")
 
 
 def _text_of(value: object) -> bytes:

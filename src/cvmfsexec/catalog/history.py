@@ -52,7 +52,7 @@ class History:
         missing = _ESSENTIAL_COLUMNS - columns
         if missing:
             raise FormatError(
-                f"{database.path} is not a tag database: no column {min(missing)}"
+                f"{database.name} is not a tag database: no column {min(missing)}"
             )
         size, description, branch = (
             f"ifnull({column}, {substitute})" if column in columns else substitute
@@ -75,19 +75,20 @@ class History:
         )
 
     @classmethod
-    def open(cls, path: str, *, fqrn: str = "") -> "History":
+    def open(cls, path: str, *, fqrn: str = "", name: str = "") -> "History":
         """Open a tag database's file; the caller closes it.
 
         Args:
             path: A regular file, or ``/proc/self/fd/N``.
             fqrn: Repository that it must belong to, if known.
+            name: What it is, for messages; the path if empty.
 
         Raises:
             FormatError: It is no tag database, is damaged, or has an unknown schema.
             FqrnMismatchError: It belongs to another repository.
             CacheError: The file is not there or cannot be read.
         """
-        database = Database.open(path, HISTORY_TABLES)
+        database = Database.open(path, HISTORY_TABLES, name)
         try:
             return cls(database, fqrn=fqrn)
         except BaseException:

@@ -78,29 +78,31 @@ class Catalog:
         )
         properties = database.properties()
         self.schema = _schema_of(database, properties)
-        self.schema_revision = _number(properties, Property.SCHEMA_REVISION) or 0
-        self.revision = _number(properties, Property.REVISION) or 0
-        self.last_modified_s = _number(properties, Property.LAST_MODIFIED) or 0
-        self.ttl_s = _number(properties, Property.TTL)
-        self.is_volatile = _number(properties, Property.VOLATILE) == 1
+        number = partial(_number, database, properties)
+        self.schema_revision = number(Property.SCHEMA_REVISION) or 0
+        self.revision = number(Property.REVISION) or 0
+        self.last_modified_s = number(Property.LAST_MODIFIED) or 0
+        self.ttl_s = number(Property.TTL)
+        self.is_volatile = number(Property.VOLATILE) == 1
         authorisation = properties.get(Property.AUTHORISATION.encode(), b"")
         self.authorisation = authorisation.decode("utf-8", "replace") or None
         self.root_prefix = properties.get(Property.ROOT_PREFIX.encode(), ROOT)
         if self.root_prefix != ROOT:
-            _check_path(self.root_prefix)
+            _check_prefix(database, self.root_prefix)
 
     @classmethod
-    def open(cls, path: str) -> "Catalog":
+    def open(cls, path: str, name: str = "") -> "Catalog":
         """Open a catalog's file; the caller closes it.
 
         Args:
             path: A regular file, or ``/proc/self/fd/N``.
+            name: What it is, for messages; the path if empty.
 
         Raises:
             FormatError: It is no catalog, is damaged, or has an unknown schema.
             CacheError: The file is not there or cannot be read.
         """
-        database = Database.open(path, CATALOG_TABLES)
+        database = Database.open(path, CATALOG_TABLES, name)
         try:
             return cls(database)
         except BaseException:
@@ -108,7 +110,7 @@ class Catalog:
             raise
 
     @classmethod
-    def open_fd(cls, fd: int) -> "Catalog":
+    def open_fd(cls, fd: int, name: str = "") -> "Catalog":
         """Open the catalog behind a descriptor, which stays the caller's.
 
         A file that has been removed from the cache meanwhile is copied into memory.
@@ -117,7 +119,7 @@ class Catalog:
             FormatError: As :meth:`open`.
             CacheError: As :meth:`open`.
         """
-        return cls.open(f"/proc/self/fd/{fd}")
+        return cls.open(f"/proc/self/fd/{fd}", name)
 
     def close(self) -> None:
         """Give the descriptor back; later queries raise ``CacheError``."""
@@ -278,17 +280,24 @@ def _schema_of(database: Database, properties: dict[bytes, bytes]) -> float:
         0.0 < schema < _MODERN_FROM - _TOLERANCE
         or any(abs(schema - known) < _TOLERANCE for known in _MODERN)
     ):
-        raise FormatError(f"{database.path}: unknown catalog schema {text!r:.40}")
+        raise FormatError(f"{database.name}: unknown catalog schema {text!r:.40}")
     return schema
 
 
-def _number(properties: dict[bytes, bytes], key: str) -> int | None:
+def _number(database: Database, properties: dict[bytes, bytes], key: str) -> int | None:
     text = properties.get(key.encode())
     if not text:
         return None
     if _NUMBER.fullmatch(text) is None:
-        raise FormatError(f"catalog property {key} is {text!r:.40}")
+        raise FormatError(f"{database.name}: property {key} is {text!r:.40}")
     return int(text)
+
+
+def _check_prefix(database: Database, path: bytes) -> None:
+    try:
+        _check_path(path)
+    except FormatError as error:
+        raise FormatError(f"{database.name}: property root_prefix: {error}") from error
 
 
 def _check_path(path: bytes) -> None:

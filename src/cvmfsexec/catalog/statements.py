@@ -51,7 +51,7 @@ def statements_for(database: Database) -> Statements:
     missing = _ESSENTIAL_COLUMNS - columns
     if missing or "rowid" in columns:
         what = f"no column {min(missing)}" if missing else "rows without numbers"
-        raise FormatError(f"{database.path} is not a catalog: {what}")
+        raise FormatError(f"{database.name} is not a catalog: {what}")
     own = ", ".join(["rowid", *(_value(name, columns) for name in _ENTRY_COLUMNS)])
     whole = f"SELECT {own}, parent_1, parent_2 FROM catalog"  # noqa: S608 -- names from the tables below
     directory = "FROM catalog WHERE parent_1 = ?1 AND parent_2 = ?2"

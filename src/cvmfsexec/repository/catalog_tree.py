@@ -25,6 +25,7 @@ from cvmfsexec.format.names import ROOT, PathHash, path_hash
 from cvmfsexec.repository.objects import (
     ObjectOpener,
     catalog_request,
+    named_catalog,
     open_once,
     open_whole,
 )
@@ -206,7 +207,7 @@ class CatalogTree:
         is_refused = slot.content_hash in self._refused
         open_catalog = open_once if is_refused else open_whole
         try:
-            catalog = open_catalog(self._fetcher, request, Catalog.open_fd)
+            catalog = open_catalog(self._fetcher, request, named_catalog(request))
         except FormatError:
             self._refused.add(slot.content_hash)
             raise

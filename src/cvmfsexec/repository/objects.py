@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from cvmfsexec import log
+from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.errors import FormatError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk
@@ -71,6 +72,12 @@ def open_once(
         os.close(descriptor)
 
 
+def named_catalog(request: ObjectRequest) -> Callable[[int], Catalog]:
+    """Return what opens the catalog of a request, and calls it by its hash."""
+    name = f"catalog {request.content_hash}"
+    return lambda descriptor: Catalog.open_fd(descriptor, name)
+
+
 def catalog_request(
     content_hash: ContentHash, size_bytes: int, *, is_alternative: bool = False
 ) -> ObjectRequest:
@@ -86,7 +93,7 @@ def catalog_request(
         ObjectKind.CATALOG,
         size_bytes=size_bytes or None,
         compression=Compression.ZLIB,
-        size_limit_bytes=size_bytes or CATALOG_BYTES_MAX,
+        size_limit_bytes=CATALOG_BYTES_MAX,
         is_alternative=is_alternative,
     )
 

@@ -20,7 +20,6 @@ from typing import NamedTuple, Protocol
 from cvmfsexec import log
 from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
 from cvmfsexec.catalog.history import History, Tag
-from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.configuration.settings import RevisionSettings
 from cvmfsexec.errors import (
     CvmfsError,
@@ -42,6 +41,7 @@ from cvmfsexec.repository.objects import (
     CERTIFICATE_BYTES_MAX,
     catalog_request,
     document_request,
+    named_catalog,
     open_whole,
 )
 from cvmfsexec.trust import chain
@@ -221,7 +221,7 @@ class RevisionSelector:
             revision.root_catalog_size,
             is_alternative=revision.has_alternative_path or self._prefers_alternative,
         )
-        open_whole(self._objects, request, Catalog.open_fd).close()
+        open_whole(self._objects, request, named_catalog(request)).close()
 
     @contextmanager
     def _history(self) -> Iterator[History | None]:
@@ -231,11 +231,14 @@ class RevisionSelector:
             yield None
             return
         request = document_request(manifest.history, ObjectKind.HISTORY)
-        with closing(open_whole(self._objects, request, self._open_tags)) as history:
-            yield history
+        name = f"tag database {manifest.history}"
 
-    def _open_tags(self, descriptor: int) -> History:
-        return History.open(f"/proc/self/fd/{descriptor}", fqrn=self._trust.fqrn)
+        def open_tags(descriptor: int) -> History:
+            path = f"/proc/self/fd/{descriptor}"
+            return History.open(path, fqrn=self._trust.fqrn, name=name)
+
+        with closing(open_whole(self._objects, request, open_tags)) as history:
+            yield history
 
     def _tagged(self, pin: RevisionSettings) -> Revision:
         tag = None
@@ -291,7 +294,12 @@ class RevisionSelector:
         self, seen: chain.Watermark | None
     ) -> tuple[Manifest, SignedLetter]:
         blob = self._documents.fetch(MANIFEST_PATH, limit_bytes=MANIFEST_BYTES_MAX)
-        return chain.check_manifest(blob, self._trust, seen)
+        try:
+            return chain.check_manifest(blob, self._trust, seen)
+        except FormatError as error:
+            url = f"{self._documents.hosts()[0]}/{MANIFEST_PATH}"
+            error.hint = error.hint or f"see what {url} is"
+            raise
 
     def _verify(self, manifest: Manifest, signed: SignedLetter) -> None:
         certificate = self._certificate(manifest)

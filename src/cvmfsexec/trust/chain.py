@@ -272,8 +272,7 @@ def _manifest_steps(
     yield Step.MANIFEST_COMPLETE
     if len(blob) > MANIFEST_BYTES_MAX:
         raise FormatError(f"a manifest of {len(blob)} bytes is none")
-    signed = parse_letter(blob)
-    manifest = Manifest.parse(signed.letter)
+    signed, manifest = _parse_manifest(blob, settings)
     if manifest.certificate is None:
         raise IncompleteManifestError("the manifest lacks X, its certificate")
 
@@ -362,6 +361,20 @@ def _whitelist_steps(
             f"the certificate that signs {settings.fqrn} is not on its whitelist"
         )
     return whitelist
+
+
+def _parse_manifest(
+    blob: bytes, settings: TrustSettings
+) -> tuple[SignedLetter, Manifest]:
+    try:
+        signed = parse_letter(blob)
+        return signed, Manifest.parse(signed.letter)
+    except IncompleteManifestError:
+        raise
+    except FormatError as error:
+        raise FormatError(
+            f"the manifest of {settings.fqrn} is malformed: {error}"
+        ) from error
 
 
 def _parse_whitelist(blob: bytes) -> tuple[SignedLetter, Whitelist]:

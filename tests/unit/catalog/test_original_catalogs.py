@@ -144,7 +144,7 @@ def walk(repository: str, ref: NestedCatalogRef) -> Iterator[tuple[bytes, Found]
 
 
 def found(catalog: Catalog, entry: DirectoryEntry, repository: str) -> Found:
-    inode = (catalog._database.path, catalog.hardlink_row(entry))
+    inode = (catalog._database.name, catalog.hardlink_row(entry))
     return Found(entry, facts_of(catalog, entry, repository), inode)
 
 

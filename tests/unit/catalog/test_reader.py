@@ -586,7 +586,7 @@ def test_index_that_lies_about_the_order_is_refused(made: Make) -> None:
 
 
 def test_catalog_behind_a_descriptor(made: Make) -> None:
-    path = made(catalog=TREE)._database.path
+    path = made(catalog=TREE)._database.name
     fd = os.open(path, os.O_RDONLY)
     with closing(Catalog.open_fd(fd)) as catalog:
         assert catalog.find(path_hash(b"/d")) is not None

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.errors import FormatError, ObjectTooLargeError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk
@@ -17,6 +16,7 @@ from cvmfsexec.repository.objects import (
     chunk_request,
     document_request,
     file_request,
+    named_catalog,
     open_whole,
 )
 from tests.support.catalog_files import entry
@@ -35,13 +35,21 @@ def file_entry(made: CatalogRepository, **cells: object) -> DirectoryEntry:
 
 def test_a_catalog_may_be_as_large_as_announced() -> None:
     request = catalog_request(NAME, 5000)
-    assert (request.size_bytes, request.size_limit_bytes) == (5000, 5000)
+    assert (request.size_bytes, request.size_max_bytes) == (5000, 5000)
     assert request.path.endswith("C")
 
 
 def test_a_catalog_of_unknown_size_has_a_limit_all_the_same() -> None:
     request = catalog_request(NAME, 0)
     assert (request.size_bytes, request.size_limit_bytes) == (None, CATALOG_BYTES_MAX)
+
+
+def test_a_catalog_beyond_all_measure_is_not_asked_for(
+    made: CatalogRepository,
+) -> None:
+    with pytest.raises(ObjectTooLargeError):
+        made.open(catalog_request(NAME, CATALOG_BYTES_MAX + 1))
+    assert made.downloads() == 0
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,6 @@ def test_a_catalog_outlives_the_descriptor_it_was_opened_by(
     made: CatalogRepository,
 ) -> None:
     request = catalog_request(made.add_catalog(catalog=[entry(b"/f")]), 0)
-    catalog = open_whole(made, request, Catalog.open_fd)
+    catalog = open_whole(made, request, named_catalog(request))
     assert len(list(catalog.walk())) == 2
     catalog.close()
