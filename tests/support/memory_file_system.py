@@ -109,6 +109,9 @@ class MemoryFileSystem:
         self._check(inode)
         return list(self.nodes[inode].xattrs)
 
+    def describe(self, inode: int) -> str:
+        return f"inode {inode:#x}"
+
     def statfs(self) -> FilesystemStatistics:
         return FilesystemStatistics(1000, 600, len(self.nodes), 7)
 

@@ -156,7 +156,8 @@ class Operations:
     def _fail(self, request: bytes, error: Exception) -> bytes:
         """Account for a failed request and return its reply."""
         _, opcode, unique, nodeid = REQUEST_START.unpack_from(request)
-        what = f"{OPCODE_NAMES.get(opcode, opcode)} of inode {nodeid:#x}"
+        place = self._file_system.describe(nodeid)
+        what = f"{OPCODE_NAMES.get(opcode, opcode)} of {place}"
         if opcode == Opcode.LOOKUP:
             what += f" name {request[BODY_OFFSET:-1]!r}"
         number = errno_of(error)

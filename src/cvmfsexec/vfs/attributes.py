@@ -105,3 +105,6 @@ class FileSystem(Protocol):
 
     def statfs(self) -> FilesystemStatistics:
         """Return how full the file system is."""
+
+    def describe(self, inode: int) -> str:
+        """Return what messages call an inode, on one line; this never fails."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from cvmfsexec.catalog.reader import Catalog
-from cvmfsexec.errors import FormatError, StaleInodeError
+from cvmfsexec.errors import CvmfsError, FormatError, StaleInodeError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk, covering
 from cvmfsexec.format.dirent import DirectoryEntry, Flag
@@ -182,6 +182,14 @@ class RepositoryFileSystem:
     def listxattr(self, inode: int) -> list[bytes]:
         """Return the names of the extended attributes that are to be seen."""
         return self._extended_attributes.names(self._location(inode))
+
+    def describe(self, inode: int) -> str:
+        """Return what messages call an inode: its path, or its number failing that."""
+        try:
+            path = self._location(inode).path
+        except CvmfsError:
+            return f"inode {inode:#x}"
+        return repr(path.decode("utf-8", "surrogateescape") or "/")
 
     def _find(self, inode: int) -> tuple[Slot, DirectoryEntry] | None:
         if inode == ROOT_INODE:

@@ -630,6 +630,29 @@ def test_a_hostile_hardlink_group_gives_wrong_answers_at_worst(
                 continue
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [(ROOT, "'/'"), (b"/file", "'/file'"), (b"/n/deep/m/leaf", "'/n/deep/m/leaf'")],
+)
+def test_messages_call_an_inode_by_its_path(
+    any_files: RepositoryFileSystem, path: bytes, text: str
+) -> None:
+    assert any_files.describe(resolve(any_files, path).inode) == text
+
+
+def test_messages_are_one_line_whatever_the_name(made: CatalogRepository) -> None:
+    root = made.add_catalog(catalog=[entry(b"/a\n\x1b\xff")])
+    files = file_system_of(made, root)
+    inode = resolve(files, b"/a\n\x1b\xff").inode
+    assert files.describe(inode) == "'/a\\n\\x1b\\udcff'"
+
+
+def test_messages_call_a_lost_inode_by_its_number(
+    files: RepositoryFileSystem,
+) -> None:
+    assert files.describe(77 << 32 | 1) == "inode 0x4d00000001"
+
+
 def test_statistics_are_passed_on(files: RepositoryFileSystem) -> None:
     assert files.statfs() == FilesystemStatistics(1, 2, 3, 4)
 
