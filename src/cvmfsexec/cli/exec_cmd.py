@@ -9,10 +9,10 @@ Source: docs/reference/cvmfsexec.md.
 import gc
 import os
 import sys
-from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.given_environment import given_environment, split_listing
 from cvmfsexec.cli.report import (
     replace_missing_streams,
     report_error,
@@ -89,21 +89,9 @@ def parse(words: list[str]) -> Arguments:
     Raises:
         UsageError: Unknown option, missing value, or no ``--``.
     """
-    found: dict[str, object] = {}
     rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "--":
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if word in _FLAGS:
-            key, setting = _FLAGS[word]
-            found[key] = setting
-        elif name in _WITH_VALUE:
-            found[_WITH_VALUE[name]] = value if equals else _value(word, rest)
-        elif not word.startswith("--"):
-            _short_options(word, rest, found)
-        else:
-            raise UsageError(f"unknown option {word}")
-    if found.get("wants_version") or found.get("wants_help"):
+    found = _take_options(rest)
+    if _is_question(found):
         return Arguments((), (), **found)  # type: ignore[arg-type]
     if found.get("mode", "3") not in ("1", "2", "3", "4"):
         raise UsageError(f"there is no mode {found['mode']}")
@@ -117,6 +105,30 @@ def parse(words: list[str]) -> Arguments:
     return Arguments(tuple(repositories), tuple(rest[border + 1 :]), **found)  # type: ignore[arg-type]
 
 
+def _take_options(rest: list[str]) -> dict[str, object]:
+    """Take options off the front, up to one that asks a question and nothing else."""
+    found: dict[str, object] = {}
+    while rest and rest[0].startswith("-") and rest[0] != "--":
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if word in _FLAGS:
+            key, setting = _FLAGS[word]
+            found[key] = setting
+        elif name in _WITH_VALUE:
+            found[_WITH_VALUE[name]] = value if equals else _value(word, rest)
+        elif not word.startswith("--") and word != "-":
+            _short_options(word, rest, found)
+        else:
+            raise UsageError(f"unknown option {word}")
+        if _is_question(found):
+            break
+    return found
+
+
+def _is_question(found: dict[str, object]) -> bool:
+    return "wants_version" in found or "wants_help" in found
+
+
 def _value(option: str, rest: list[str]) -> str:
     if not rest or rest[0] == "--":
         raise UsageError(f"option {option} needs a value")
@@ -125,7 +137,7 @@ def _value(option: str, rest: list[str]) -> str:
 
 def _short_options(word: str, rest: list[str], found: dict[str, object]) -> None:
     letters = word[1:]
-    while letters:
+    while letters and not _is_question(found):
         letter, letters = letters[0], letters[1:]
         if letter == "v":
             found["wants_version"] = True
@@ -138,17 +150,23 @@ def _short_options(word: str, rest: list[str], found: dict[str, object]) -> None
             raise UsageError(f"unknown option -{letter}")
 
 
-def main() -> NoReturn:
+def main(*, is_launched: bool = False) -> NoReturn:
     """Run the command line and exit.
 
     Taking an interpreter down in order takes as long as a tenth of a warm start, and
     there is nothing left to be put in order.
+
+    Args:
+        is_launched: The launcher's listing of the environment comes before the words.
     """
     # A collection during the imports finds nothing and takes a tenth of the start.
     # Every process that lives on switches the collector on again.
     gc.disable()
     replace_missing_streams()
-    status = _main(sys.argv[1:])
+    listing, words = b"", sys.argv[1:]
+    if is_launched:
+        listing, words = split_listing(words)
+    status = _main(words, listing)
     try:
         sys.stdout.flush()
     except OSError:
@@ -156,7 +174,7 @@ def main() -> NoReturn:
     os._exit(status)
 
 
-def _main(words: list[str]) -> int:
+def _main(words: list[str], listing: bytes) -> int:
     try:
         arguments = parse(words)
     except UsageError as error:
@@ -172,7 +190,7 @@ def _main(words: list[str]) -> int:
         write_message("cvmfsexec", *declined)
         return exit_codes.NOT_AVAILABLE
     try:
-        return _run(arguments)
+        return _run(arguments, given_environment(listing))
     except CvmfsError as error:
         report_error("cvmfsexec", error)
         return exit_codes.exit_status_of(error)
@@ -192,18 +210,19 @@ def _declined(arguments: Arguments) -> tuple[str, str] | None:
     return None
 
 
-def _run(arguments: Arguments) -> int:
+def _run(arguments: Arguments, environment: dict[str, str]) -> int:
     from cvmfsexec.session import ExecRequest, run
 
     set_verbosity("cvmfsexec", arguments.verbosity)
+    cwd = _working_directory()
     root, first, repositories = _repositories(arguments)
     return run(
         ExecRequest(
             repositories=repositories,
             configuration_repository=first,
             command=arguments.command or (_default_shell(),),
-            cwd=_working_directory(),
-            environment=_environment(),
+            cwd=cwd,
+            environment=environment,
             uid=os.getuid(),
             gid=os.getgid(),
         ),
@@ -231,25 +250,15 @@ def _repositories(
     return root, first, tuple(in_order)
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment that the user gave us.
-
-    In the C locale Python sets ``LC_CTYPE`` for itself (PEP 538). The kernel remembers
-    how it was.
-    """
-    environment = dict(os.environ)
-    if environment.get("LC_CTYPE") in ("C.UTF-8", "C.utf8", "UTF-8"):
-        with suppress(OSError), open("/proc/self/environ", "rb") as given:
-            if b"\0LC_CTYPE=" not in b"\0" + given.read():
-                del environment["LC_CTYPE"]
-    return environment
-
-
 def _working_directory() -> str:
     try:
         return os.getcwd()
-    except OSError:
-        return "/"  # it was removed under the caller
+    except OSError as error:
+        # Anywhere else, what the command does to relative paths could do harm.
+        raise ConfigurationError(
+            f"cannot tell the working directory: {error.strerror}",
+            hint="it was removed; change to one that exists",
+        ) from error
 
 
 def _default_shell() -> str:

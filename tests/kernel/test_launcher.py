@@ -1,0 +1,126 @@
+"""The launchers in the root of the checkout: nothing of a shell is left behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.sessions import Caller, skip_unless_possible
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = ROOT / "cvmfsexec"
+SHELLS = [name for name in ("sh", "dash", "bash", "busybox") if shutil.which(name)]
+HAS_VENV = (ROOT / ".venv/bin/python").exists()
+
+pytestmark = pytest.mark.skipif(not HAS_VENV, reason="no .venv in this checkout")
+
+TELL = "import json, os, sys; json.dump([sys.argv[1:], dict(os.environ)], sys.stdout)"
+
+GIVEN = {
+    "PATH": os.defpath,
+    "LC_ALL": "C.UTF-8",  # or the Python that tells would set LC_CTYPE
+    "LC_CTYPE": "C",
+    "BASH_FUNC_module%%": '() {  echo "module $@"\n}',
+    "with.dot": "x",
+    "OLDPWD": "/nowhere",
+    "SHLVL": "7",
+    "PS1": "$ ",
+    "IFS": "/",
+    "LARGE": "ü" * 60_000,
+}
+
+
+@pytest.fixture(autouse=True)
+def _sessions_are_possible() -> None:
+    skip_unless_possible(Caller.ORDINARY)
+
+
+def run(
+    *words: str, shell: str = "sh", environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    path = shutil.which(shell) or shell
+    interpreter = [path, "sh"] if shell == "busybox" else [path]
+    return subprocess.run(
+        [*interpreter, str(LAUNCHER), *words],
+        env=GIVEN if environment is None else environment,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_environment_and_words_arrive_as_they_were(shell: str) -> None:
+    words = ["", "a  b", "new\nline", "--", "*", "-v"]
+    done = run("--", sys.executable, "-c", TELL, *words, shell=shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [words, GIVEN]
+
+
+def test_nothing_is_added_to_a_small_environment() -> None:
+    done = run("--", "/usr/bin/env", environment={"A": "1"})
+    assert (done.stdout, done.stderr) == ("A=1\n", "")
+
+
+def test_large_environment_leaves_room_for_the_words() -> None:
+    environment = {f"V{i}": "x" * 10_000 for i in range(80)} | {"PATH": os.defpath}
+    words = ["y" * 100_000] * 8
+    script = 'echo $# ${#8} "${#V79}"'
+    done = run("--", "sh", "-c", script, "sh", *words, environment=environment)
+    assert (done.stdout, done.stderr) == ("8 100000 10000\n", "")
+
+
+def test_functions_of_bash_are_functions_again() -> None:
+    if "bash" not in SHELLS:
+        pytest.skip("no bash")
+    done = run("--", "bash", "-c", "module load x")
+    assert done.stdout == "module load x\n"
+
+
+@pytest.mark.parametrize("path", ["", "."])
+def test_launcher_is_found_in_the_working_directory(path: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", "cvmfsexec -v"],
+        env={"PATH": f"{path}:{os.defpath}"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return the launcher of a copy, whose own module waits while it is imported."""
+    for name in ("cvmfsexec", "scripts/launch"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    package = tmp_path / "src/cvmfsexec/cli"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "exec_cmd.py").write_text(
+        "import time\nprint('here', flush=True)\ntime.sleep(60)\n"
+    )
+    return tmp_path / "cvmfsexec"
+
+
+def test_interrupt_during_the_imports_is_quiet(copy: Path) -> None:
+    """And a copy of a checkout runs its own modules, not those it was copied from."""
+    with subprocess.Popen(
+        [copy], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=20)
+    assert (process.returncode, complaint) == (-signal.SIGINT, "")
