@@ -59,6 +59,15 @@ def keep_in_file(path: str, label: str) -> None:
     _file = (path, label)
 
 
+def harmless(text: str) -> str:
+    """Return a text on one line, in which control characters are spelled out.
+
+    What servers say and names in repositories may hold anything: line feeds that begin
+    a forged message, codes that a terminal obeys, bytes that no encoding knows.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 _debugging = False
 _speaker = {"speaker": "cvmfsexec"}
 _file: tuple[str, str] | None = None
@@ -79,7 +88,7 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
     if _file is not None:
         (path, label), _file = _file, None
         _add_file(logger, path, label)
-    logger.log(level, message, *values)
+    logger.log(level, "%s", harmless(message % values if values else message))
 
 
 def _add_file(logger: "Logger", path: str, label: str) -> None:
@@ -89,7 +98,7 @@ def _add_file(logger: "Logger", path: str, label: str) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         if os.path.exists(path) and os.path.getsize(path) > FILE_BYTES_MAX:
             os.replace(path, path + ".1")
-        to_file = logging.FileHandler(path)
+        to_file = logging.FileHandler(path, encoding="utf-8")
     except OSError:
         return  # a directory that cannot be written: stderr must do
     to_file.setFormatter(

@@ -3,11 +3,6 @@
 import sys
 
 
-def harmless(text: str) -> str:
-    """Return a text on one line, in which control characters are spelled out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def printable(name: bytes) -> bytes:
     """Return a name for stdout: raw for programs, harmless for a terminal."""
     if not sys.stdout.isatty():

@@ -4,7 +4,6 @@ import os
 import sys
 
 from cvmfsexec import log
-from cvmfsexec.cli.output import harmless
 from cvmfsexec.errors import CvmfsError, TransferError
 
 
@@ -32,7 +31,7 @@ def write_message(program: str, message: str, hint: str = "") -> None:
     """Write one message; control characters of foreign names do no harm."""
     text = f"{program}: {message}" + (f"; {hint}" if hint else "")
     try:
-        safe = harmless(text).encode(errors="backslashreplace").decode()
+        safe = log.harmless(text).encode(errors="backslashreplace").decode()
         sys.stderr.write(safe + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):

@@ -8,9 +8,9 @@ import sys
 
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, add_repository, repository_path
-from cvmfsexec.cli.output import harmless
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.format.xattr import parse_xattrs
+from cvmfsexec.log import harmless
 from cvmfsexec.repository.lookup import Location
 
 NOT_FOUND = 1

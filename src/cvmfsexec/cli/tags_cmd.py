@@ -5,7 +5,8 @@ import json
 
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, add_repository
-from cvmfsexec.cli.output import harmless, utc_time
+from cvmfsexec.cli.output import utc_time
+from cvmfsexec.log import harmless
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
