@@ -38,7 +38,7 @@ from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import RevisionSelector
-from cvmfsexec.trust.chain import TrustSettings
+from cvmfsexec.trust.chain import TrustSettings, check_revision
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
@@ -124,6 +124,7 @@ class Client:
             has_alternative_path=self.revision.has_alternative_path,
         )
         self.lookup = PathLookup(self.tree)
+        self._check_root_catalog()
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._attributes = MountAttributes(
             MountFacts(
@@ -137,7 +138,6 @@ class Client:
                 self.trust.master_keys,
             )
         )
-        self._check_root_catalog()
 
     def file_system(self) -> RepositoryFileSystem:
         """Return the repository as inodes, for a kernel."""
@@ -181,9 +181,16 @@ class Client:
         self.close()
 
     def _check_root_catalog(self) -> None:
-        """Open the root catalog, so that what is wrong with it shows now."""
+        """Open the root catalog, so that what is wrong with it shows now.
+
+        Of a root hash, only the catalog itself knows its revision; of a tag, nobody has
+        asked yet whether its revision is allowed here.
+        """
         catalog = self.tree.catalog(self.tree.root)
         self.lookup.root()
+        if not self.revision.number:
+            self.revision = self.revision._replace(number=catalog.revision)
+        check_revision(self.revision.number, self.trust)
         if catalog.authorisation:
             raise UnsupportedTrustError(
                 f"{self.fqrn} is open to members only ({catalog.authorisation}), "

@@ -90,7 +90,7 @@ class MountAttributes:
         http = facts.http
         values: dict[str, Callable[[], str]] = {
             "fqrn": lambda: facts.fqrn,
-            "revision": self._revision,
+            "revision": lambda: str(facts.revision.number),
             "root_hash": lambda: str(facts.revision.root_catalog),
             "tag": lambda: facts.revision.tag,
             "version": lambda: f"{__version__}.0",
@@ -127,10 +127,6 @@ class MountAttributes:
             "fuse_requests": self._all_requests,
         }
         return {b"user." + name.encode(): value for name, value in values.items()}
-
-    def _revision(self) -> str:
-        catalog = self._facts.tree.catalog(self._facts.tree.root)
-        return str(self._facts.revision.number or catalog.revision)
 
     def _expires(self) -> str:
         if self._facts.revision.is_fixed:

@@ -160,8 +160,8 @@ def is_newer(manifest: Manifest, watermark: Watermark | None) -> bool:
 def check_revision(revision: int, settings: TrustSettings) -> None:
     """Refuse a revision that the site has blacklisted.
 
-    For a revision that is mounted from the cache, without any manifest;
-    :func:`check_manifest` has asked this already.
+    For a revision that is mounted without its manifest: from the cache, or pinned by
+    tag, date or hash. :func:`check_manifest` asks the same.
 
     Raises:
         RevisionBlacklistedError: It is below the minimum of the blacklist.

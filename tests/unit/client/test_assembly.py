@@ -1,7 +1,9 @@
 """A client as its configuration makes it, on repositories of our own making."""
 
+import datetime as dt
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,29 @@ def test_the_blacklist_is_asked(opened: Opener, tmp_path: Path) -> None:
     blacklist.write_text(f"<{FQRN} 1\n<other.example.org 9\n")
     with opened(CVMFS_BLACKLIST=str(blacklist)) as client:
         assert client.revision.number == 1
+
+
+@pytest.mark.parametrize(
+    "pin", ["CVMFS_REPOSITORY_TAG", "CVMFS_REPOSITORY_DATE", "CVMFS_ROOT_HASH"]
+)
+def test_a_pinned_revision_can_be_blacklisted(
+    tmp_path: Path, opened: Opener, repository: PublishedRepository, pin: str
+) -> None:
+    publish_tree(tmp_path, {"new": b"new\n"}, now_s=int(time.time()) + 10)
+    published_at = dt.datetime.fromtimestamp(repository.manifest.published_at_s, dt.UTC)
+    pins = {
+        "CVMFS_REPOSITORY_TAG": "first",
+        "CVMFS_REPOSITORY_DATE": f"{published_at:%Y-%m-%dT%H:%M:%SZ}",
+        "CVMFS_ROOT_HASH": str(repository.manifest.root_catalog),
+    }
+    blacklist = tmp_path / "blacklist"
+    settings = {pin: pins[pin], "CVMFS_BLACKLIST": str(blacklist)}
+    blacklist.write_text(f"<{FQRN} 1\n")
+    with opened(**settings) as client:
+        assert client.revision.number == 1
+    blacklist.write_text(f"<{FQRN} 2\n")
+    with pytest.raises(RevisionBlacklistedError):
+        opened(**settings)
 
 
 def test_a_repository_for_members_is_refused(

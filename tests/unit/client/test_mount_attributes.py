@@ -172,7 +172,7 @@ def test_the_revision_of_a_pinned_root_is_in_the_catalog(
     root = str(repository.manifest.root_catalog)
     url = f"file://{repository.output}"
     with open_client(tmp_path, repository, url, CVMFS_ROOT_HASH=root) as client:
-        assert client.revision.number == 0
+        assert client.revision.number == 1
         assert told(client, "revision") == "1"
 
 
