@@ -59,6 +59,12 @@ def test_command_that_is_not_found_is_127(name: str) -> None:
     assert "not found" in done.stderr or "No such file" in done.stderr
 
 
+def test_empty_command_is_127() -> None:
+    done = run("", "argument")
+    assert done.returncode == 127
+    assert done.stderr == "cvmfsexec: '': command not found\n"
+
+
 def make(path: Path, text: str, mode: int) -> str:
     path.write_text(text)
     path.chmod(mode)

@@ -17,6 +17,10 @@ _LIMITS = {
     errno.EAGAIN: "the limit of processes is reached (ulimit -u, or the job's cgroup)",
     errno.EMFILE: "the limit of open files is reached (ulimit -n)",
 }
+_ALWAYS = {
+    "chdir": "start from a directory that you can reach by its path; in the session "
+    "root has no rights over other users' files, and /proc and /cvmfs are others"
+}
 _MAPS = frozenset({"setgroups", "uid_map", "gid_map"})
 _REFUSED = frozenset({errno.EPERM, errno.EACCES})
 
@@ -32,8 +36,9 @@ def read_or_nothing(path: str) -> str:
 
 def find_hint(error: NamespaceError, look: Look = read_or_nothing) -> str:
     """Return what the user can do about a refused call; empty if nothing is known."""
-    if error.errno in _LIMITS:
-        return _LIMITS[error.errno]
+    known = _LIMITS.get(error.errno) or _ALWAYS.get(error.syscall)
+    if known:
+        return known
     if error.syscall == "unshare":
         return _about_unshare(error.errno, look)
     if error.syscall == "open":

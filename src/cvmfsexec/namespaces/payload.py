@@ -46,6 +46,9 @@ def become_payload(
 def execute(command: tuple[str, ...], environment: Mapping[str, str]) -> int:
     """Become a command; on return, its answer is the exit status that says why not."""
     name = command[0]
+    if not name:
+        log.error("%r: command not found", name)
+        return COMMAND_NOT_FOUND
     try:
         _execute_as_execvp_does(command, environment)
     except OSError as error:

@@ -45,6 +45,8 @@ EPERM, EACCES, EINVAL = errno.EPERM, errno.EACCES, errno.EINVAL
         ("", errno.EMFILE, {}, "ulimit -n"),
         ("open", EACCES, {}, "chmod 666 /dev/fuse"),
         ("open", errno.ENOENT, {}, "modprobe fuse"),
+        ("chdir", EACCES, {STATUS: SECCOMP}, "reach by its path"),
+        ("chdir", errno.ENOENT, {}, "reach by its path"),
     ],
 )
 def test_hint_names_the_reason_that_is_found(
