@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HINT = (
-    "make one with makedist, or name a directory that holds etc/cvmfs with --dist "
-    "or $CVMFSEXEC_DIST (/ uses the configuration of this machine)"
+    "make it, with settings and keys (docs/how-to/run-at-a-site.md), or name a "
+    "directory that holds etc/cvmfs with --dist or $CVMFSEXEC_DIST (/ uses the "
+    "configuration of this machine)"
 )
 
 

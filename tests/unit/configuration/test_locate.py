@@ -44,7 +44,7 @@ def test_option_without_configuration_is_not_replaced_by_another(
     monkeypatch.chdir(dists)
     with pytest.raises(ConfigurationError, match="--dist") as caught:
         locate(dist_option=option, command_directory=str(dists / "command"))
-    assert "makedist" in caught.value.hint
+    assert "or name a directory" in caught.value.hint
 
 
 def test_missing_dist_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -52,8 +52,9 @@ def test_missing_dist_is_told_with_what_to_do(tmp_path: Path) -> None:
         ConfigurationError, match=f"{tmp_path}/dist/etc/cvmfs"
     ) as caught:
         locate(command_directory=str(tmp_path))
-    for way in ("makedist", "--dist", "$CVMFSEXEC_DIST"):
+    for way in ("run-at-a-site.md", "--dist", "$CVMFSEXEC_DIST"):
         assert way in caught.value.hint
+    assert "makedist" not in caught.value.hint  # there is none yet
 
 
 def test_everything_lies_in_or_beside_the_dist() -> None:
