@@ -275,6 +275,24 @@ def test_service_waits_for_those_that_it_comes_after() -> None:
     assert output_of("ls", "/cvmfs", options=options) == "a.org\nconfig.org\n"
 
 
+@callers
+@places
+def test_session_goes_on_without_a_service_that_it_can_do_without(
+    caller: Caller, place: Place
+) -> None:
+    services = ("config.org=absent", "a.org=lonely,config.org", "b.org=serve")
+    options = tuple(word for one in services for word in ("--service", one))
+    done = run("echo", "on", options=options, caller=caller, place=place)
+    assert (done.stdout, done.stderr, done.returncode) == ("on\n", "", 0)
+
+
+def test_service_learns_that_those_that_it_comes_after_are_there() -> None:
+    options = ("--service", "config.org=idle", "--service", "a.org=lonely,config.org")
+    done = run("echo", "never", options=options)
+    assert "a.org is not alone" in done.stderr
+    assert done.stdout == ""
+
+
 def test_services_have_no_terminal_streams_and_no_directory_of_the_user() -> None:
     with started("sleep", "60", options=SERVED) as session:
         session.pid_of("sleep")

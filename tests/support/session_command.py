@@ -12,6 +12,8 @@ refuse         says that it cannot start, with a hint and status 9
 raise          raises an error of ours
 crash          raises an error of Python's
 leave          returns 3 without a word
+absent         says that the session can do without it
+lonely         as ``idle``, but only if one that it comes after is absent
 hang           never gets ready
 =============  =================================================================
 """
@@ -106,6 +108,17 @@ def _leave(_name: str, _channel: ServiceChannel) -> int:
     return 3
 
 
+def _absent(_name: str, channel: ServiceChannel) -> int:
+    channel.absent()
+    return 0
+
+
+def _lonely(name: str, channel: ServiceChannel) -> int:
+    if channel.wait_for_dependencies():
+        raise CacheError(f"{name} is not alone")
+    return _idle(name, channel)
+
+
 def _hang(_name: str, _channel: ServiceChannel) -> int:
     time.sleep(3600)
     return 0
@@ -147,6 +160,8 @@ _BEHAVIOURS: dict[str, Callable[[str, ServiceChannel], int]] = {
     "raise": _raise,
     "crash": _crash,
     "leave": _leave,
+    "absent": _absent,
+    "lonely": _lonely,
     "hang": _hang,
 }
 

@@ -111,6 +111,7 @@ class _Init:
         self._pid = os.getpid()
         self._services: dict[int, _Running] = {}
         self._ready: set[str] = set()
+        self._absent: set[str] = set()  # the session does without them
         self._payload_pid = 0  # before its start
         self._payload_is_reaped = False
         self._failure: Message | None = None
@@ -139,7 +140,8 @@ class _Init:
         self._start_services()
         root.perform(steps.building)
         self._hang_on_supervisor()
-        self._tell_services(service.ROOT_STANDS, list(self._services.values()))
+        for running in self._services.values():
+            messages.send_bytes(running.events, service.ROOT_STANDS)
         self._tell_dependents()
         return self._wait_for_verdict()
 
@@ -203,10 +205,13 @@ class _Init:
 
     def _wait_for_verdict(self) -> Message:
         while self._verdict is None:
-            if not self._payload_pid and len(self._ready) == len(self._services):
+            if not self._payload_pid and self._is_complete():
                 self._start_payload()
             self._wait_for_event()
         return self._verdict
+
+    def _is_complete(self) -> bool:
+        return len(self._ready) + len(self._absent) == len(self._services)
 
     def _wait_for_event(self) -> None:
         timeout_s = None
@@ -258,6 +263,9 @@ class _Init:
         if message.topic is Topic.READY:
             self._ready.add(message.sender)
             self._tell_dependents()
+        elif message.topic is Topic.ABSENT:
+            self._absent.add(message.sender)
+            self._tell_dependents()
         elif message.topic is Topic.REFUSED:  # by the payload's process
             self._verdict = message
         else:
@@ -269,8 +277,10 @@ class _Init:
         self._verdict = self._verdict or self._failure or ended
 
     def _note_end_of_service(self, pid: int, wait_status: int) -> None:
-        if pid in self._services:  # and not an orphan of the payload
-            name = self._services[pid].service.name
+        if pid not in self._services:
+            return  # an orphan of the payload
+        name = self._services[pid].service.name
+        if name not in self._absent:
             how = signals.describe_end(wait_status)
             text = f"the file server of {name} {how}"
             self._fail(Message(Topic.LOST, name, text=text))
@@ -287,18 +297,13 @@ class _Init:
             self._verdict = failure
 
     def _tell_dependents(self) -> None:
-        self._tell_services(
-            service.DEPENDENCIES_READY,
-            [
-                running
-                for running in self._services.values()
-                if self._ready.issuperset(running.service.after)
-            ],
-        )
-
-    def _tell_services(self, event: bytes, those: list[_Running]) -> None:
-        for running in those:
-            messages.send_bytes(running.events, event)
+        settled = self._ready | self._absent
+        for running in self._services.values():
+            after = running.service.after
+            if self._ready.issuperset(after):
+                messages.send_bytes(running.events, service.DEPENDENCIES_READY)
+            elif settled.issuperset(after):
+                messages.send_bytes(running.events, service.DEPENDENCY_ABSENT)
 
 
 def _reap() -> Iterator[tuple[int, int]]:

@@ -30,6 +30,7 @@ class Topic(Enum):
     SETTLED = "settled"  # the namespaces can be used
     REFUSED = "refused"  # syscall, number: errno, text
     READY = "ready"  # sender: service
+    ABSENT = "absent"  # sender: service
     FAILED = "failed"  # sender: service, number: its exit status, text, hint
     LOST = "lost"  # text: which process ended without being asked to
     ENDED = "ended"  # number: exit status of the payload

@@ -13,8 +13,8 @@ class ServiceChannel(Protocol):
     def wait_for_root(self) -> None:
         """Wait until the private root stands; only then mount anything."""
 
-    def wait_for_dependencies(self) -> None:
-        """Wait until all services that this one comes after are ready."""
+    def wait_for_dependencies(self) -> bool:
+        """Wait for the services that this one comes after; whether all are ready."""
 
     def ready(self) -> None:
         """Say that the mount answers. The payload waits for this word of all."""
@@ -26,6 +26,12 @@ class ServiceChannel(Protocol):
             message: One sentence for the user.
             hint: What the user can do.
             status: Exit status for the session; 0 leaves it to the caller.
+        """
+
+    def absent(self) -> None:
+        """Say that there will be no service, and that the session can do without.
+
+        Not after ``ready``. Services that come after this one learn of it.
         """
 
 

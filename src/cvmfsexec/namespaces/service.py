@@ -13,6 +13,7 @@ from cvmfsexec.namespaces.plan import Service
 
 ROOT_STANDS = b"r"
 DEPENDENCIES_READY = b"d"
+DEPENDENCY_ABSENT = b"a"
 
 
 class Wiring(NamedTuple):
@@ -46,9 +47,10 @@ class PipeChannel:
         self._wait_for(ROOT_STANDS)
         steps.enter_stacked_root()
 
-    def wait_for_dependencies(self) -> None:
-        """Wait until all services that this one comes after are ready."""
-        self._wait_for(DEPENDENCIES_READY)
+    def wait_for_dependencies(self) -> bool:
+        """Wait for the services that this one comes after; whether all are ready."""
+        self._wait_for(DEPENDENCIES_READY, DEPENDENCY_ABSENT)
+        return DEPENDENCY_ABSENT not in self._happened
 
     def ready(self) -> None:
         """Say that the mount answers; the last privileges are given up with it."""
@@ -60,8 +62,12 @@ class PipeChannel:
         failure = Message(Topic.FAILED, self._name, status, text=message, hint=hint)
         messages.send(self._wiring.messages, failure)
 
-    def _wait_for(self, event: bytes) -> None:
-        while event not in self._happened:
+    def absent(self) -> None:
+        """Say that there will be no service, and that the session can do without."""
+        messages.send(self._wiring.messages, Message(Topic.ABSENT, self._name))
+
+    def _wait_for(self, *events: bytes) -> None:
+        while not any(event in self._happened for event in events):
             happened = os.read(self._wiring.events, 8)
             if not happened:
                 os._exit(1)  # init is gone, and nobody waits for a service any more
