@@ -3,7 +3,8 @@
 It evaluates the configuration, opens the repository and verifies it, and only then
 mounts it: a repository that cannot be opened never leaves a mount behind. If another
 repository configures this one, it waits for that to be mounted and reads its files
-through the kernel, at their true paths.
+through the kernel, at their true paths; or goes on without, if that cannot be mounted
+and is not required.
 """
 
 import gc
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from cvmfsexec import log
 from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.ownership import Identity
-from cvmfsexec.configuration.evaluate import begin
+from cvmfsexec.configuration.evaluate import Configuration, begin
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.fuse.server import FuseServer
@@ -39,30 +40,41 @@ class Host(NamedTuple):
     gid: int
 
 
+class ServedRepository(NamedTuple):
+    """What a file server is to serve.
+
+    Attributes:
+        fqrn: The repository.
+        mountpoint: Where it is to appear.
+        configuration_directory: Where the repository that configures it will be
+            mounted, if there is one.
+        can_be_absent: Whether the session can do without it.
+    """
+
+    fqrn: str
+    mountpoint: str
+    configuration_directory: str | None
+    can_be_absent: bool
+
+
 class FileServer:
     """One repository of a session; ``run`` is the body of its process."""
 
     def __init__(
         self,
-        fqrn: str,
-        mountpoint: str,
-        configuration_directory: str | None,
+        repository: ServedRepository,
         host: Host,
         exit_status_of: Callable[[CvmfsError], int],
     ) -> None:
         """Remember what to do; called before the process is forked.
 
         Args:
-            fqrn: The repository.
-            mountpoint: Where it is to appear.
-            configuration_directory: Where the repository that configures it will be
-                mounted, if there is one.
+            repository: What to serve.
             host: The machine and its user.
             exit_status_of: Status for an error that keeps it from being mounted.
         """
-        self._fqrn = fqrn
-        self._mountpoint = mountpoint
-        self._configuration_directory = configuration_directory
+        self._repository = repository
+        self._can_be_absent = repository.can_be_absent
         self._host = host
         self._exit_status_of = exit_status_of
 
@@ -71,17 +83,34 @@ class FileServer:
         try:
             self._serve(channel)
         except CvmfsError as error:
-            status = self._exit_status_of(error)
-            channel.failed(f"{self._fqrn}: {error}", hint=error.hint, status=status)
-            return status
+            return self._give_up(channel, error)
         return 0
+
+    def _give_up(self, channel: ServiceChannel, error: CvmfsError) -> int:
+        """Tell that there will be no repository, and return the exit status."""
+        message = f"{self._repository.fqrn}: {error}"
+        if self._can_be_absent:
+            log.warning("%s", message)
+            channel.absent()
+            return 0
+        status = self._exit_status_of(error)
+        channel.failed(message, hint=error.hint, status=status)
+        return status
+
+    def _configuration(self, channel: ServiceChannel) -> Configuration:
+        """Evaluate the configuration, with the repository that configures this one."""
+        fqrn, _, directory, _ = self._repository
+        evaluation = begin(fqrn, self._host.root, self._host.environment)
+        if directory is not None:
+            channel.wait_for_root()  # or it could not be seen
+            if not channel.wait_for_dependencies():
+                directory = None
+        return evaluation.finish(directory)
 
     def _serve(self, channel: ServiceChannel) -> None:
         host = self._host
-        evaluation = begin(self._fqrn, host.root, host.environment)
-        if self._configuration_directory is not None:
-            channel.wait_for_dependencies()
-        configuration = evaluation.finish(self._configuration_directory)
+        fqrn = self._repository.fqrn
+        configuration = self._configuration(channel)
         user = User(
             uid=Identity(host.uid, 0, is_confined=True),
             gid=Identity(host.gid, 0, is_confined=True),
@@ -91,16 +120,17 @@ class FileServer:
             file_system = client.file_system()
             channel.wait_for_root()
             device = mount_fuse(
-                self._mountpoint,
+                self._repository.mountpoint,
                 max_read_bytes=READ_BYTES_MAX,
                 default_permissions=client.settings.view.check_permissions,
             )
             server = FuseServer(device, file_system)
             client.watch(server)
             if client.settings.log_path:
-                log.keep_in_file(client.settings.log_path, self._fqrn)
+                log.keep_in_file(client.settings.log_path, fqrn)
             # With several repositories, it matters whose trouble is told.
-            log.speak_as(f"cvmfsexec: {self._fqrn}")
+            log.speak_as(f"cvmfsexec: {fqrn}")
             gc.freeze()  # what is here now lives as long as the process
+            self._can_be_absent = False
             channel.ready()
             server.serve()

@@ -22,8 +22,9 @@ class ExecRequest(NamedTuple):
     """What is to be run.
 
     Attributes:
-        repositories: Complete names, in the order of mounting.
-        configuration_repository: The one of them that configures the others, or empty.
+        repositories: Complete names, as asked for.
+        configuration_repository: What configures the others, or empty. It is mounted
+            first, whether or not it was asked for.
         command: Words of the payload.
         cwd: Where it starts.
         environment: What it finds in its environment.
@@ -62,7 +63,7 @@ def run(
             environment=request.environment,
             cwd=request.cwd,
             services=services,
-            mountpoints=tuple(mountpoint_of(name) for name in request.repositories),
+            mountpoints=tuple(mountpoint_of(service.name) for service in services),
         )
     )
 
@@ -75,21 +76,27 @@ def mountpoint_of(fqrn: str) -> str:
 def _services(
     request: ExecRequest, root: ConfigurationRoot, exit_status_of: ExitStatusOf
 ) -> tuple[Service, ...]:
-    if not request.repositories:
+    first = request.configuration_repository
+    names = dict.fromkeys(
+        (first, *request.repositories) if first else request.repositories
+    )
+    if not names:
         return ()
     # Imported once, before the forks: it takes half of the time to the first file.
-    from cvmfsexec.file_server import FileServer, Host
+    from cvmfsexec.file_server import FileServer, Host, ServedRepository
 
-    first = request.configuration_repository
+    host = Host(root, request.environment, request.uid, request.gid)
+    # Who asks for other repositories can perhaps do without the one that configures.
+    can_be_absent = {first} - set(request.repositories) if request.repositories else ()
     services = []
-    for fqrn in request.repositories:
+    for fqrn in names:
         after = (first,) if first and fqrn != first else ()
-        server = FileServer(
+        repository = ServedRepository(
             fqrn,
             mountpoint_of(fqrn),
             mountpoint_of(first) if after else None,
-            Host(root, request.environment, request.uid, request.gid),
-            exit_status_of,
+            can_be_absent=fqrn in can_be_absent,
         )
+        server = FileServer(repository, host, exit_status_of)
         services.append(Service(fqrn, server.run, after))
     return tuple(services)

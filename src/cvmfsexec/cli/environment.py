@@ -2,29 +2,36 @@
 
 import os
 
+from cvmfsexec import log
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.configuration_repository import extract_configuration
 from cvmfsexec.configuration.evaluate import Configuration, begin, complete_name
+from cvmfsexec.errors import CvmfsError
 
 
 def load_parameters(fqrn: str, dist: str | None) -> Configuration:
     """Return the effective parameters of a repository.
 
     If there is a configuration repository, it is opened and verified, and its files
-    are read from a copy in the cache.
+    are read from a copy in the cache. If it cannot be had, that is a warning, unless
+    it is required.
 
     Raises:
         CvmfsError: It cannot be configured.
     """
     root = configuration_root(dist)
     evaluation = begin(complete_name(fqrn, root, os.environ), root, os.environ)
-    if evaluation.config_repository is None:
+    first = evaluation.config_repository
+    if first is None:
         return evaluation.finish(None)
-    first = begin(evaluation.config_repository, root, os.environ).finish(None)
-    with Client(first, _user()) as client:
-        return evaluation.finish(extract_configuration(client))
+    try:
+        directory = _extracted(begin(first, root, os.environ).finish(None))
+    except CvmfsError as error:
+        log.warning("%s: %s", first, error)
+        directory = None
+    return evaluation.finish(directory)
 
 
 def open_client(
@@ -41,6 +48,11 @@ def open_client(
         CvmfsError: It cannot be configured, reached, or believed.
     """
     return Client(load_parameters(fqrn, dist), _user(), store)
+
+
+def _extracted(configuration: Configuration) -> str:
+    with Client(configuration, _user()) as client:
+        return extract_configuration(client)
 
 
 def _user() -> User:

@@ -234,7 +234,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
 def _repositories(
     arguments: Arguments,
 ) -> tuple[ConfigurationRoot | None, str, tuple[str, ...]]:
-    """Return the configuration, the configuration repository, and all to mount."""
+    """Return the configuration, the configuration repository, and what to mount."""
     from cvmfsexec.cli.configuration import configuration_root
     from cvmfsexec.configuration.evaluate import complete_name, config_repository_of
 
@@ -245,9 +245,8 @@ def _repositories(
             raise
         return None, "", ()  # nothing to mount, so nothing to configure
     first = config_repository_of(root, os.environ) or ""
-    names = [complete_name(n, root, os.environ) for n in arguments.repositories]
-    in_order = dict.fromkeys([first, *names] if first else names)
-    return root, first, tuple(in_order)
+    names = (complete_name(n, root, os.environ) for n in arguments.repositories)
+    return root, first, tuple(names)
 
 
 def _working_directory() -> str:
