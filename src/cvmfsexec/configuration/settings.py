@@ -102,16 +102,10 @@ class ClientSettings(NamedTuple):
     """All that the client of one repository needs, apart from the network and keys.
 
     Attributes:
-        fqrn: Its name.
-        servers: ``CVMFS_SERVER_URL``, templates replaced.
-        external_urls: Base URLs of external files, in order.
         blacklist_paths: Local files that may exist.
         log_path: File for messages; empty for none.
     """
 
-    fqrn: str
-    servers: str
-    external_urls: tuple[str, ...]
     cache: CacheSettings
     view: ViewSettings
     revision: RevisionSettings
@@ -129,11 +123,7 @@ class ClientSettings(NamedTuple):
             ConfigurationError: A value is not understood; the message names it, its
                 parameter and its file.
         """
-        urls = configuration.get("CVMFS_EXTERNAL_URL").split(";")
         return cls(
-            fqrn=configuration.fqrn,
-            servers=configuration.get("CVMFS_SERVER_URL"),
-            external_urls=tuple(url for url in urls if url),
             cache=_cache_settings(configuration),
             view=_view_settings(configuration),
             revision=_revision_settings(configuration),

@@ -27,7 +27,6 @@ from cvmfsexec.format.names import (
 
 ROW_MAX = 2**32 - 1  # a row is the lower half of an inode number
 ID_MAX = 2**32 - 1  # uid_t and gid_t
-SIZE_MAX = 2**63 - 1  # off_t, and the largest integer of SQLite
 
 HASH_SHIFT = 8
 HASH_MASK = 0x700

@@ -67,11 +67,6 @@ _FAULT_NAMES = {
 }
 
 
-def warm_up() -> None:
-    """Load the library, so that it is ready when the first request comes."""
-    libcurl.load().Curl().close()
-
-
 class CurlTransport:
     """A ``Transport`` for ``http`` and ``https``.
 

@@ -36,7 +36,6 @@ SMALLEST_MINIMUM_BYTES = 1024  # below, chunks cost more than they save
 
 _MAGIC = 2**31 - 1
 _FULL_BIT = 7  # the lowest bit of the register that sees all 8 bits of a diagonal
-_DIAGONAL_BYTES = 8
 _SCAN_BYTES = 64 * 1024  # the big integers of a block then stay in the L2 cache
 
 

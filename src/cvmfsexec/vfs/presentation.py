@@ -17,7 +17,6 @@ from cvmfsexec.vfs.attributes import Attributes
 _DIRECTORY_READABLE = 0o555
 _FILE_READABLE = 0o444
 _LINK = Flag.SYMLINK
-_SPECIAL = Flag.SPECIAL
 _OWNERS_MAX = 4096
 _new_tuple = tuple.__new__  # what Attributes(...) does, without the call around it
 _NOT_PLAIN = Flag.SYMLINK | Flag.SPECIAL

@@ -128,11 +128,6 @@ def test_ttl_is_in_minutes(tmp_path: Path) -> None:
     assert settings(tmp_path, "CVMFS_MAX_TTL=5\n").revision.max_ttl_s == 300
 
 
-def test_external_urls_are_a_list(tmp_path: Path) -> None:
-    result = settings(tmp_path, "CVMFS_EXTERNAL_URL='http://a;;http://b/@org@'\n")
-    assert result.external_urls == ("http://a", "http://b/software")
-
-
 @pytest.mark.parametrize(
     ("local", "name"),
     [

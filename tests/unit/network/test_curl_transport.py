@@ -286,13 +286,13 @@ def test_closed_transport_opens_new_connections(server: HttpServer) -> None:
     assert server.connections == 2
 
 
-def test_warm_up_may_run_beside_the_first_request(server: HttpServer) -> None:
+def test_library_may_be_loaded_by_several_threads(server: HttpServer) -> None:
     program = (
         "import sys, threading\n"
-        "from cvmfsexec.network import curl_transport\n"
+        "from cvmfsexec.network import curl_transport, libcurl\n"
         "from cvmfsexec.network.settings import NetworkSettings\n"
         "from cvmfsexec.network.transport import Request\n"
-        "thread = threading.Thread(target=curl_transport.warm_up)\n"
+        "thread = threading.Thread(target=libcurl.load)\n"
         "thread.start()\n"
         "transport = curl_transport.CurlTransport(NetworkSettings((sys.argv[1],)))\n"
         "transport.get(Request(sys.argv[1], 'DIRECT', 100), print)\n"
