@@ -4,18 +4,21 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.sessions import Caller, skip_unless_possible
+from tests.support.sessions import Caller, skip_unless_possible, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "cvmfsexec"
 SHELLS = [name for name in ("sh", "dash", "bash", "busybox") if shutil.which(name)]
 HAS_VENV = (ROOT / ".venv/bin/python").exists()
+
+Line = list[str | Path]
 
 pytestmark = pytest.mark.skipif(not HAS_VENV, reason="no .venv in this checkout")
 
@@ -99,8 +102,8 @@ def test_launcher_is_found_in_the_working_directory(path: str) -> None:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """Return the launcher of a copy, whose own module waits while it is imported."""
-    for name in ("cvmfsexec", "scripts/launch"):
+    """Return launchers of a copy, whose own modules wait while they are imported."""
+    for name in ("cvmfs", "cvmfsexec", "scripts/launch"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
@@ -108,19 +111,59 @@ def copy(tmp_path: Path) -> Path:
     package.mkdir(parents=True)
     (package.parent / "__init__.py").touch()
     (package / "__init__.py").touch()
-    (package / "exec_cmd.py").write_text(
-        "import time\nprint('here', flush=True)\ntime.sleep(60)\n"
-    )
-    return tmp_path / "cvmfsexec"
+    for name in ("exec_cmd.py", "main.py"):
+        (package / name).write_text(
+            "import time\nprint('here', flush=True)\ntime.sleep(60)\n"
+        )
+    return tmp_path
 
 
-def test_interrupt_during_the_imports_is_quiet(copy: Path) -> None:
+@pytest.mark.parametrize("name", ["cvmfs", "cvmfsexec"])
+def test_interrupt_during_the_imports_is_quiet(copy: Path, name: str) -> None:
     """And a copy of a checkout runs its own modules, not those it was copied from."""
     with subprocess.Popen(
-        [copy], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [copy / name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=20)
     assert (process.returncode, complaint) == (-signal.SIGINT, "")
+
+
+def test_interrupt_does_not_wait_for_a_transfer(tmp_path: Path) -> None:
+    """A shell shows 130 for it."""
+    etc = tmp_path / "etc/cvmfs"
+    (etc / "keys").mkdir(parents=True)
+    (etc / "keys/any.pub").write_bytes(b"never used")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = f"CVMFS_SERVER_URL={url}/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\n"
+        (etc / "default.local").write_text(settings)
+        line: Line = [ROOT / "cvmfs", "ls", "--dist", tmp_path, "a.example.org"]
+        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+            asked, _ = silent.accept()
+            with asked:
+                asked.recv(1)
+                process.send_signal(signal.SIGINT)
+                _, complaint = process.communicate(timeout=3)
+    assert (process.returncode, complaint) == (-signal.SIGINT, "")
+
+
+def test_interrupted_publication_ends_with_130_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(60):
+        (source / f"{number}").write_bytes(os.urandom(1 << 20))
+    output = tmp_path / "output"
+    line: Line = [ROOT / "cvmfs", "publish", source, "--repository", "a.example.org"]
+    line += ["--output", output, "--keys", tmp_path / "keys"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: any(output.glob("*/data/??/*")), "objects are written")
+        process.send_signal(signal.SIGINT)
+        _, complaint = process.communicate(timeout=20)
+    assert (process.returncode, complaint) == (130, "")
+    assert not list(output.glob("*/.cvmfspublished"))
+    assert not list(output.glob("*/data/txn/*"))

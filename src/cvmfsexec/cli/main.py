@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -44,7 +45,15 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What the user's encoding lacks is spelled out.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_main(sys.argv[1:]))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # Python would let a transfer come to its end first. Who reads leaves nothing
+        # behind; who writes has a handler of its own.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        status = _main(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = exit_codes.INTERRUPTED
+    sys.exit(status)
 
 
 def _main(words: list[str]) -> int:
@@ -57,8 +66,6 @@ def _main(words: list[str]) -> int:
     except CvmfsError as error:
         report_error("cvmfs", error)
         return exit_codes.exit_status_of(error)
-    except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
     except BrokenPipeError:
         # The reader has seen enough, as with "cvmfs ls … | head".
         _forget_output()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -75,6 +76,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Publish, and say what was published."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        # Who interrupts it finds everything as it was.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = PublishSettings(
         fqrn=arguments.repository,
         output=arguments.output,
