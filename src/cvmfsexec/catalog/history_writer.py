@@ -6,12 +6,15 @@ Source: docs/reference/publisher-format.md, "Tag database".
 from collections.abc import Iterable
 
 from cvmfsexec.catalog.history import Tag
-from cvmfsexec.catalog.new_database import new_database
+from cvmfsexec.catalog.new_database import insert_into, new_database
 from cvmfsexec.catalog.schema import (
+    BRANCH_COLUMNS,
     CREATE_HISTORY,
     DEFAULT_BRANCH,
     HISTORY_SCHEMA,
     HISTORY_SCHEMA_REVISION,
+    PROPERTY_COLUMNS,
+    TAG_COLUMNS,
     Property,
 )
 from cvmfsexec.format.digest import ContentHash
@@ -41,16 +44,12 @@ def write_history(
     if previous is not None:
         properties[Property.PREVIOUS_REVISION] = str(previous)
     with new_database(path, CREATE_HISTORY) as connection:
-        connection.execute(
-            "INSERT INTO branches (branch, parent, initial_revision) VALUES (?, ?, ?)",
-            DEFAULT_BRANCH,
+        connection.execute(insert_into("branches", BRANCH_COLUMNS), DEFAULT_BRANCH)
+        connection.executemany(
+            insert_into("properties", PROPERTY_COLUMNS), properties.items()
         )
         connection.executemany(
-            "INSERT INTO properties (key, value) VALUES (?, ?)", properties.items()
-        )
-        connection.executemany(
-            "INSERT INTO tags (name, hash, revision, timestamp, channel, description,"
-            " size, branch) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            insert_into("tags", TAG_COLUMNS),
             [
                 (
                     tag.name,

@@ -9,7 +9,7 @@ Source: docs/reference/publisher-format.md, "Catalogs".
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cvmfsexec.errors import PublishError
@@ -26,6 +26,18 @@ _SETTINGS = (
     "PRAGMA locking_mode=EXCLUSIVE",
     "PRAGMA temp_store=MEMORY",
 )
+
+
+def insert_into(table: str, columns: Sequence[str], texts: Collection[str] = ()) -> str:
+    """Return the statement that inserts a row, whose values come in this order.
+
+    Args:
+        table: Its name.
+        columns: All of its columns.
+        texts: Those whose values are ``bytes`` and become TEXT of any encoding.
+    """
+    values = ("CAST(? AS TEXT)" if column in texts else "?" for column in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608 -- names from the schema
 
 
 @contextmanager

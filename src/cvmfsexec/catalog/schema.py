@@ -1,7 +1,7 @@
 """Tables, properties and counters of catalogs and tag databases, as data.
 
-Nothing runs here: :mod:`cvmfsexec.catalog.reader` and the publisher's writer build
-their statements from it, so that both sides of the format stand in one place.
+Nothing runs here. What is written is put together from the columns below; what is read
+also has to do with older files, see :mod:`cvmfsexec.catalog.statements`.
 
 Source: docs/reference/repository-format.md, "Catalogs", "Statistics counters" and
 "History (tag) database".

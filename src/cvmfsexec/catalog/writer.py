@@ -14,13 +14,19 @@ from cvmfsexec.catalog.counters import Counters
 from cvmfsexec.catalog.new_database import (
     LARGE_PAGE_BYTES,
     SMALL_PAGE_BYTES,
+    insert_into,
     new_database,
 )
 from cvmfsexec.catalog.reader import NestedCatalogRef
 from cvmfsexec.catalog.schema import (
+    CATALOG_COLUMNS,
+    CHUNK_COLUMNS,
     CREATE_CATALOG,
+    NESTED_COLUMNS,
+    PROPERTY_COLUMNS,
     SCHEMA,
     SCHEMA_REVISION,
+    STATISTICS_COLUMNS,
     Property,
 )
 from cvmfsexec.format.chunk import Chunk
@@ -33,20 +39,11 @@ NO_PREVIOUS_REVISION = "0" * 40
 
 _FEW_ENTRIES = 500
 
-_INSERT_ENTRY = (
-    "INSERT INTO catalog (md5path_1, md5path_2, parent_1, parent_2, hardlinks, hash,"
-    " size, mode, mtime, mtimens, flags, name, symlink, uid, gid, xattr) VALUES"
-    " (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
-)
-_INSERT_CHUNK = (
-    "INSERT INTO chunks (md5path_1, md5path_2, offset, size, hash)"
-    " VALUES (?, ?, ?, ?, ?)"
-)
-_INSERT_NESTED = (
-    "INSERT INTO nested_catalogs (path, sha1, size) VALUES (CAST(? AS TEXT), ?, ?)"
-)
-_INSERT_PROPERTY = "INSERT INTO properties (key, value) VALUES (?, CAST(? AS TEXT))"
-_INSERT_COUNTER = "INSERT INTO statistics (counter, value) VALUES (?, ?)"
+_INSERT_ENTRY = insert_into("catalog", CATALOG_COLUMNS, texts=("name", "symlink"))
+_INSERT_CHUNK = insert_into("chunks", CHUNK_COLUMNS)
+_INSERT_NESTED = insert_into("nested_catalogs", NESTED_COLUMNS, texts=("path",))
+_INSERT_PROPERTY = insert_into("properties", PROPERTY_COLUMNS, texts=("value",))
+_INSERT_COUNTER = insert_into("statistics", STATISTICS_COLUMNS)
 
 
 class CatalogContent(NamedTuple):

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
-from cvmfsexec.catalog.new_database import new_database
-from cvmfsexec.catalog.schema import CREATE_PROPERTIES
+from cvmfsexec.catalog.new_database import insert_into, new_database
+from cvmfsexec.catalog.schema import CREATE_PROPERTIES, PROPERTY_COLUMNS
 from cvmfsexec.errors import FormatError, PublishError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.manifest import Manifest
@@ -93,7 +93,7 @@ def write_reflog(path: str, fqrn: str, references: Iterable[Reference]) -> None:
     """
     with new_database(path, _CREATE) as connection:
         connection.executemany(
-            "INSERT INTO properties (key, value) VALUES (?, ?)",
+            insert_into("properties", PROPERTY_COLUMNS),
             [
                 ("schema", _SCHEMA),
                 ("schema_revision", _SCHEMA_REVISION),
