@@ -412,6 +412,17 @@ def test_limit_of_open_files_is_explained(files: int) -> None:
         )
 
 
+def test_missing_proc_is_explained() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can hide /proc")
+    script = 'mount -t tmpfs none /proc && exec "$@"'
+    inner = wrap((*DRIVER, "--", "true"), Caller.ORDINARY)
+    complaint = refused(("unshare", "-m", "sh", "-c", script, "sh", *inner))
+    assert complaint.startswith(
+        "NamespaceError: cannot use /proc/self/fd: No such file or directory"
+    )
+
+
 def test_chroot_is_explained() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can change its root directory")

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from cvmfsexec.errors import FormatError, NamespaceError
-from cvmfsexec.namespaces.syscalls import refusal
+from cvmfsexec.namespaces.syscalls import refusal_of
 
 PIPE_BUF = 4096
 """Linux' value of what a pipe takes in one piece."""
@@ -79,7 +79,7 @@ def decode(body: bytes) -> Message:
 def about_refusal(error: NamespaceError | OSError) -> Message:
     """Return the message that carries an error to the process above."""
     if isinstance(error, OSError):
-        error = refusal("", error.errno or 0, "run the session")
+        error = refusal_of(error)
     return Message(
         Topic.REFUSED, number=error.errno, syscall=error.syscall, text=str(error)
     )

@@ -43,16 +43,16 @@ def run_session(plan: SessionPlan) -> int:
         SessionError: A process of the session was killed, or ended unexpectedly.
     """
     plan.check()
-    origin = take_over()
     try:
-        return _run(plan, origin)
+        origin = take_over()
+        try:
+            return _run(plan, origin)
+        finally:
+            signals.restore_mask(origin.signals)
     except OSError as error:
-        refused = syscalls.refusal("", error.errno or 0, "run the session")
-        raise _with_hint(refused) from error
+        raise _with_hint(syscalls.refusal_of(error)) from error
     except NamespaceError as error:
         raise _with_hint(error) from error.__cause__
-    finally:
-        signals.restore_mask(origin.signals)
 
 
 def _run(plan: SessionPlan, origin: Origin) -> int:

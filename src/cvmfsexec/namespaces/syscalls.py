@@ -6,6 +6,7 @@ about it is found later, by ``hints``.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -69,6 +70,13 @@ def refusal(syscall: str, number: int, purpose: str) -> NamespaceError:
     return NamespaceError(
         f"cannot {purpose}: {os.strerror(number)}", syscall=syscall, errno=number
     )
+
+
+def refusal_of(error: OSError) -> NamespaceError:
+    """Return the error for a refused call of the standard library."""
+    is_about_path = error.filename and error.errno in (errno.ENOENT, errno.EACCES)
+    purpose = f"use {error.filename}" if is_about_path else "run the session"
+    return refusal("", error.errno or 0, purpose)
 
 
 def unshare(flags: int, purpose: str) -> None:
