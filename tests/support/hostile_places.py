@@ -126,7 +126,7 @@ def refuse(
     assert done.stdout == "", "a payload ran"
     assert done.stderr.count("\n") == 1, done.stderr
     sentence = done.stderr.removesuffix("\n")
-    assert sentence.startswith("cvmfsexec: ")
+    assert sentence.startswith("cvmfsexec: "), sentence
     assert about in sentence
     assert sentence.isprintable()
     assert len(sentence) < 1000
