@@ -76,15 +76,10 @@ def read_breadcrumb(directory: str, fqrn: str) -> Breadcrumb | None:
     """
     path = _path(directory, fqrn)
     try:
-        with open(path, "rb") as file:
-            return Breadcrumb.parse(file.read(BREADCRUMB_BYTES_MAX + 1))
-    except FileNotFoundError:
-        return None
+        return _read(path)
     except FormatError as error:
         log.warning("%s is damaged and is ignored: %s", path, error)
         return None
-    except OSError as error:
-        raise CacheError(f"cannot read {path}: {error.strerror}") from error
 
 
 def write_breadcrumb(directory: str, fqrn: str, breadcrumb: Breadcrumb) -> None:
@@ -96,7 +91,10 @@ def write_breadcrumb(directory: str, fqrn: str, breadcrumb: Breadcrumb) -> None:
         CacheError: There is a breadcrumb that cannot be read.
         ConfigurationError: ``fqrn`` is not a repository name.
     """
-    known = read_breadcrumb(directory, fqrn)
+    try:
+        known = _read(_path(directory, fqrn))
+    except FormatError:
+        known = None  # which was reported when it was read
     if known == breadcrumb:
         return
     if known is not None and known.revision > breadcrumb.revision:
@@ -115,6 +113,16 @@ def write_breadcrumb(directory: str, fqrn: str, breadcrumb: Breadcrumb) -> None:
 
 def _path(directory: str, fqrn: str) -> str:
     return os.path.join(directory, f"cvmfschecksum.{check_fqrn(fqrn)}")
+
+
+def _read(path: str) -> Breadcrumb | None:
+    try:
+        with open(path, "rb") as file:
+            return Breadcrumb.parse(file.read(BREADCRUMB_BYTES_MAX + 1))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _replace(directory: str, name: str, content: bytes) -> None:

@@ -121,6 +121,12 @@ def _about_device(number: int) -> str:
 def _about_fuse(number: int, look: Look) -> str:
     if number == errno.ENODEV:
         return "the kernel's FUSE module is not loaded: modprobe fuse"
+    if number == errno.EINVAL:
+        return (
+            "what is at /dev/fuse is not the FUSE device; outside containers make it "
+            "again (mknod -m 666 /dev/fuse c 10 229), inside start with --device "
+            "/dev/fuse"
+        )
     if number not in _REFUSED:
         return ""
     return _about_rights_inside("mount", look) or (

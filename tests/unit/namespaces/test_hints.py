@@ -58,7 +58,12 @@ def test_hint_names_the_reason_that_is_found(
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENODEV, "modprobe fuse"), (EPERM, "Linux 4.18"), (EINVAL, "")],
+    [
+        (errno.ENODEV, "modprobe fuse"),
+        (EPERM, "Linux 4.18"),
+        (EINVAL, "is not the FUSE device"),
+        (errno.EBUSY, ""),
+    ],
 )
 def test_hint_about_a_fuse_mount(number: int, words: str) -> None:
     error = refusal("mount", number, "mount fuse on /cvmfs/a.b")
