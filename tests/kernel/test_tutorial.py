@@ -59,7 +59,7 @@ def as_script(typed: list[str]) -> list[str]:
     if typed == [SERVE]:
         return [SERVE_HERE]
     if typed[-1] == "exit":  # what is between is for the shell inside
-        start = next(n for n, line in enumerate(typed) if line.endswith("-- sh"))
+        start = next(n for n, line in enumerate(typed) if line.endswith("-- bash"))
         opening = typed[start] + " <<'INSIDE'"
         return [*typed[:start], opening, *typed[start + 1 :], "INSIDE"]
     return typed
