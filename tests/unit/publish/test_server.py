@@ -2,8 +2,9 @@ import http.client
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,60 @@ def test_many_clients_are_served_at_once(base_url: str) -> None:
     for thread in threads:
         thread.join()
     assert sizes == [300_000] * 80
+
+
+def silent_connections(base_url: str, count: int) -> list[http.client.HTTPConnection]:
+    connections = []
+    for _ in range(count):
+        connection = http.client.HTTPConnection(base_url.split("/")[2], timeout=10)
+        assert get(connection, "hello-is-not-an-object")[0].status == 404
+        connections.append(connection)
+    return connections
+
+
+def test_silent_connections_make_room(
+    repository: PublishedRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{RepositoryServer.__module__}._CONNECTIONS_MAX", 4)
+    with serve(repository.output) as base_url:
+        kept = silent_connections(base_url, 10)
+        for connection in kept[-4:]:
+            assert get(connection, "large")[0].status == 200
+        with pytest.raises((ConnectionError, http.client.BadStatusLine)):
+            get(kept[0], "large")
+        for connection in kept:
+            connection.close()
+
+
+def test_a_request_that_is_under_way_keeps_its_place(
+    repository: PublishedRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{RepositoryServer.__module__}._CONNECTIONS_MAX", 1)
+    with serve(repository.output) as base_url:
+        host, port = base_url.split("/")[2].split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as slow:
+            slow.sendall(f"GET /cvmfs/{FQRN}/large HTTP/1.1\r\n".encode())
+            time.sleep(0.1)
+            with suppress(ConnectionError):
+                assert exchange(base_url, b"GET / HTTP/1.1\r\n\r\n") == b""
+            slow.sendall(b"Connection: close\r\n\r\n")
+            assert slow.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_without_threads_the_server_goes_on(
+    repository: PublishedRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(repository.output) as base_url:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse_to_start)
+            with pytest.raises((ConnectionError, http.client.BadStatusLine)):
+                silent_connections(base_url, 1)
+        for connection in silent_connections(base_url, 2):
+            connection.close()
+
+
+def refuse_to_start(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_repository_alone_is_served_by_its_name(
