@@ -124,6 +124,7 @@ class FileServer:
                 max_read_bytes=READ_BYTES_MAX,
                 default_permissions=client.settings.view.check_permissions,
             )
+            _tell_about(client)
             server = FuseServer(device, file_system)
             client.watch(server)
             if client.settings.log_path:
@@ -134,3 +135,14 @@ class FileServer:
             self._can_be_absent = False
             channel.ready()
             server.serve()
+
+
+def _tell_about(client: Client) -> None:
+    log.detail(
+        "%s: revision %d is mounted; server %s, proxy %s, cache %s",
+        client.fqrn,
+        client.revision.number,
+        client.http.active_host,
+        client.http.active_proxy,
+        client.settings.cache.directory,
+    )

@@ -22,6 +22,12 @@ def debug(message: str, *values: object) -> None:
         _log(10, message, values)
 
 
+def detail(message: str, *values: object) -> None:
+    """Log what goes well, for those who asked what is going on."""
+    if _detailed:
+        _log(20, message, values)
+
+
 def info(message: str, *values: object) -> None:
     """Log a normal event worth a line in the log file."""
     _log(20, message, values)
@@ -37,10 +43,15 @@ def error(message: str, *values: object) -> None:
     _log(40, message, values)
 
 
-def enable_debug() -> None:
-    """Let ``debug`` messages through from now on."""
-    global _debugging  # noqa: PLW0603 -- one switch, set once by cli
-    _debugging = True
+def enable_detail(*, debug: bool = False) -> None:
+    """Let ``detail`` messages through from now on, and ``debug`` messages if wanted."""
+    global _detailed, _debugging
+    _detailed, _debugging = True, debug
+
+
+def is_debugging() -> bool:
+    """Whether ``debug`` messages are read, so that work for them is not in vain."""
+    return _debugging
 
 
 def speak_as(speaker: str) -> None:
@@ -68,6 +79,7 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+_detailed = False
 _debugging = False
 _speaker = {"speaker": "cvmfsexec"}
 _file: tuple[str, str] | None = None

@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cvmfsexec import log
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.namespaces.plan import Service, SessionPlan
@@ -55,22 +56,30 @@ def run(
         CvmfsError: The command was never started.
     """
     services = () if root is None else _services(request, root, exit_status_of)
+    plan = SessionPlan(
+        command=request.command,
+        environment=request.environment,
+        cwd=request.cwd,
+        services=services,
+        mountpoints=tuple(mountpoint_of(service.name) for service in services),
+    )
+    _tell(plan, root)
     gc.freeze()  # what is here now is shared by all processes, as long as none looks
     gc.enable()
-    return run_session(
-        SessionPlan(
-            command=request.command,
-            environment=request.environment,
-            cwd=request.cwd,
-            services=services,
-            mountpoints=tuple(mountpoint_of(service.name) for service in services),
-        )
-    )
+    return run_session(plan)
 
 
 def mountpoint_of(fqrn: str) -> str:
     """Return where a repository appears."""
     return f"{MOUNT_DIRECTORY}/{fqrn}"
+
+
+def _tell(plan: SessionPlan, root: ConfigurationRoot | None) -> None:
+    if root is not None:
+        log.detail("the configuration is %s", root.etc)
+    if log.is_debugging():
+        for step in plan.describe():
+            log.debug("plan: %s", step)
 
 
 def _services(

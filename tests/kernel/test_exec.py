@@ -205,6 +205,21 @@ def test_another_session_is_not_disturbed_when_one_is_killed(dist: Path) -> None
         assert kept.finish() == 0
 
 
+def test_verbose_tells_what_is_used_and_debug_the_plan(dist: Path) -> None:
+    quiet, verbose, debug = (
+        run_exec(dist, *options, FQRN, "--", "echo", "payload")
+        for options in ((), ("--verbose",), ("--debug",))
+    )
+    for done in (quiet, verbose, debug):
+        assert (done.returncode, done.stdout) == (0, "payload\n")
+    assert quiet.stderr == ""
+    assert f"{FQRN}: revision 1 is mounted; server http://127.0.0.1" in verbose.stderr
+    assert f"{dist}/etc/cvmfs" in verbose.stderr
+    assert "plan:" not in verbose.stderr
+    assert "plan: make the new root read-only" in debug.stderr
+    assert all(line.startswith("cvmfsexec: ") for line in debug.stderr.splitlines())
+
+
 def test_nothing_is_mounted_outside(dist: Path) -> None:
     before = mount_table()
     with started_exec(dist, FQRN, "--", "sh", "-c", "echo up; sleep 60") as session:

@@ -54,8 +54,7 @@ def set_verbosity(program: str, verbosity: int) -> None:
             level=logging.DEBUG if verbosity > 1 else logging.INFO,
             format=f"{program}: %(message)s",
         )
-        if verbosity > 1:
-            log.enable_debug()
+        log.enable_detail(debug=verbosity > 1)
 
 
 _verbosity = 0
