@@ -21,6 +21,7 @@ _ALWAYS = {
     "chdir": "start from a directory that you can reach by its path; in the session "
     "root has no rights over other users' files, and /proc and /cvmfs are others"
 }
+_CAP_SETFCAP = 31
 _MAPS = frozenset({"setgroups", "uid_map", "gid_map"})
 _REFUSED = frozenset({errno.EPERM, errno.EACCES})
 
@@ -96,6 +97,11 @@ def _about_forbidden_unshare(look: Look) -> str:
 def _about_rights_inside(syscall: str, look: Look) -> str:
     if _is_apparmor_strict(look):
         return _APPARMOR
+    if syscall in _MAPS and _is_weak_root(look):
+        return (
+            "root must have CAP_SETFCAP for that, and here it was taken away; run as "
+            "another user, or start the container with --cap-add SETFCAP"
+        )
     if syscall in _MAPS:
         return "a security module forbids to use the user namespace"
     if _has_seccomp_filter(look) or "docker" in look("/proc/self/attr/current"):
@@ -142,6 +148,16 @@ _APPARMOR = (
 
 def _is_apparmor_strict(look: Look) -> bool:
     return look("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
+
+
+def _is_weak_root(look: Look) -> bool:
+    """Whether this is root without what the kernel asks of root (since 5.12)."""
+    facts = dict(
+        line.partition(":")[::2] for line in look("/proc/self/status").split("\n")
+    )
+    capabilities = int(facts.get("CapEff", "") or "0", 16)
+    effective_uid = (facts.get("Uid", "").split() or ["", ""])[1]
+    return effective_uid == "0" and not capabilities & 1 << _CAP_SETFCAP
 
 
 def _has_seccomp_filter(look: Look) -> bool:

@@ -14,6 +14,9 @@ TABLE = "/proc/self/mountinfo"
 PROFILE = "/proc/self/attr/current"
 
 SECCOMP = "Name:\tx\nSeccomp:\t2\n"
+WEAK_ROOT = "Uid:\t0\t0\t0\t0\nCapEff:\t000000007fffffff\n"
+STRONG_ROOT = "Uid:\t0\t0\t0\t0\nCapEff:\t00000000ffffffff\n"
+NO_ROOT = "Uid:\t7\t7\t7\t7\nCapEff:\t0000000000000000\n"
 IN_CHROOT = "70 1 8:1 /srv/r/proc /proc rw - proc proc rw"
 
 EPERM, EACCES, EINVAL = errno.EPERM, errno.EACCES, errno.EINVAL
@@ -32,6 +35,9 @@ EPERM, EACCES, EINVAL = errno.EPERM, errno.EACCES, errno.EINVAL
         ("unshare", EPERM, {}, "chroot or a security module"),
         ("unshare", EINVAL, {}, "user_namespace.enable=1"),
         ("uid_map", EPERM, {UBUNTU: "1"}, "apparmor_restrict_unprivileged_userns=0"),
+        ("uid_map", EPERM, {STATUS: WEAK_ROOT}, "CAP_SETFCAP"),
+        ("uid_map", EPERM, {STATUS: STRONG_ROOT}, "security module"),
+        ("uid_map", EPERM, {STATUS: NO_ROOT}, "security module"),
         ("setgroups", EACCES, {}, "security module"),
         ("mount", EACCES, {UBUNTU: "1"}, "apparmor_restrict_unprivileged_userns=0"),
         ("mount", EPERM, {STATUS: SECCOMP}, "security profile forbids mounts"),
