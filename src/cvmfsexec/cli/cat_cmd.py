@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from cvmfsexec.cli.environment import open_client
+from cvmfsexec.cli.environment import find, open_client
 from cvmfsexec.cli.options import add_repository, repository_path
 from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _follow(client: Client, path: bytes) -> Location | None:
     """Find a file, following links that stay inside of the repository."""
     for _ in range(_LINKS_MAX):
-        location = client.lookup.find(path)
+        location = find(client, path)
         if location is None or not location.entry.is_symlink:
             return location
         target = client.presentation.link_target(location.entry)
@@ -66,7 +66,8 @@ def _resolve(directory: bytes, target: bytes, fqrn: str) -> bytes | None:
 
 def _copy(client: Client, file: Location) -> None:
     requests = client.lookup.content_requests(file)
-    with progress_bar(file.entry.size, "bytes", file.entry.name) as progress:
+    entry = file.entry
+    with progress_bar(entry.size, "bytes", entry.name, beside_output=True) as progress:
         for request in requests:
             descriptor = client.fetcher.open(request)
             os.lseek(descriptor, 0, os.SEEK_SET)

@@ -5,10 +5,12 @@ import os
 from cvmfsexec import log
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.cli.configuration import configuration_root
+from cvmfsexec.cli.progress import waiting
 from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.configuration_repository import extract_configuration
 from cvmfsexec.configuration.evaluate import Configuration, begin, complete_name
 from cvmfsexec.errors import CvmfsError
+from cvmfsexec.repository.lookup import Location
 
 
 def load_parameters(fqrn: str, dist: str | None) -> Configuration:
@@ -47,11 +49,22 @@ def open_client(
     Raises:
         CvmfsError: It cannot be configured, reached, or believed.
     """
-    return Client(load_parameters(fqrn, dist), _user(), store)
+    configuration = load_parameters(fqrn, dist)
+    with waiting(f"opening {configuration.fqrn}"):
+        return Client(configuration, _user(), store)
+
+
+def find(client: Client, path: bytes) -> Location | None:
+    """Return the entry at a normalized path, which may take a catalog or two."""
+    with waiting("looking it up"):
+        return client.lookup.find(path)
 
 
 def _extracted(configuration: Configuration) -> str:
-    with Client(configuration, _user()) as client:
+    with (
+        waiting(f"reading {configuration.fqrn}"),
+        Client(configuration, _user()) as client,
+    ):
         return extract_configuration(client)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from cvmfsexec.cli.environment import open_client
+from cvmfsexec.cli.environment import find, open_client
 from cvmfsexec.cli.options import add_repository, repository_path
 from cvmfsexec.cli.output import printable, write_line
 from cvmfsexec.cli.progress import progress_bar
@@ -32,10 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     """List what lies below the path that the arguments name."""
     with open_client(arguments.fqrn, arguments.dist) as client:
         path = repository_path(arguments.path)
-        top = client.lookup.find(path)
+        top = find(client, path)
         if top is None:
             return no_such_entry(path)
-        with progress_bar(None, "entries") as progress:
+        with progress_bar(None, "entries", beside_output=True) as progress:
             for location in walk(client.lookup, top):
                 progress(1)
                 if not _is_wanted(location.entry, arguments):

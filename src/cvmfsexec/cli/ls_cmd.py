@@ -4,7 +4,7 @@ import argparse
 import os
 import stat
 
-from cvmfsexec.cli.environment import open_client
+from cvmfsexec.cli.environment import find, open_client
 from cvmfsexec.cli.options import add_json, add_repository, repository_path
 from cvmfsexec.cli.output import local_time, printable, write_line
 from cvmfsexec.cli.stat_cmd import description, no_such_entry
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """List what the arguments name."""
     with open_client(arguments.fqrn, arguments.dist) as client:
         path = repository_path(arguments.path)
-        found = client.lookup.find(path)
+        found = find(client, path)
         if found is None:
             return no_such_entry(path)
         is_directory = found.entry.is_directory

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 
-from cvmfsexec.cli.environment import open_client
+from cvmfsexec.cli.environment import find, open_client
 from cvmfsexec.cli.options import add_json, add_repository, repository_path
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.format.xattr import parse_xattrs
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     with open_client(arguments.fqrn, arguments.dist) as client:
         for typed in arguments.paths:
             path = repository_path(typed)
-            location = client.lookup.find(path)
+            location = find(client, path)
             if location is None:
                 status = no_such_entry(path)
             else:

@@ -6,6 +6,7 @@ import json
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, add_repository
 from cvmfsexec.cli.output import utc_time
+from cvmfsexec.cli.progress import waiting
 from cvmfsexec.log import harmless
 
 
@@ -17,7 +18,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List all tags, newest first."""
-    with open_client(arguments.fqrn, arguments.dist) as client:
+    with (
+        open_client(arguments.fqrn, arguments.dist) as client,
+        waiting("reading the tags"),
+    ):
         tags = sorted(client.tags(), key=lambda tag: (-tag.revision, tag.name))
     if arguments.json:
         rows = [
