@@ -34,7 +34,7 @@ GIVEN = {
     "SHLVL": "7",
     "PS1": "$ ",
     "IFS": "/",
-    "LARGE": "ü" * 60_000,
+    "LARGE": "ü" * 40_000,
 }
 
 
@@ -78,6 +78,13 @@ def test_large_environment_leaves_room_for_the_words() -> None:
     script = 'echo $# ${#8} "${#V79}"'
     done = run("--", "sh", "-c", script, "sh", *words, environment=environment)
     assert (done.stdout, done.stderr) == ("8 100000 10000\n", "")
+
+
+def test_environment_is_not_among_the_arguments_which_everybody_can_read() -> None:
+    script = "tr '\\0' '\\n' < /proc/1/cmdline"
+    done = run("--", "sh", "-c", script)
+    assert "exec_cmd" in done.stdout
+    assert len(done.stdout) < len(GIVEN["LARGE"])
 
 
 def test_functions_of_bash_are_functions_again() -> None:

@@ -12,7 +12,7 @@ import sys
 from typing import NamedTuple, NoReturn
 
 from cvmfsexec.cli import exit_codes
-from cvmfsexec.cli.given_environment import given_environment, split_listing
+from cvmfsexec.cli.given_environment import given_environment
 from cvmfsexec.cli.report import (
     replace_missing_streams,
     report_error,
@@ -150,23 +150,17 @@ def _short_options(word: str, rest: list[str], found: dict[str, object]) -> None
             raise UsageError(f"unknown option -{letter}")
 
 
-def main(*, is_launched: bool = False) -> NoReturn:
+def main() -> NoReturn:
     """Run the command line and exit.
 
     Taking an interpreter down in order takes as long as a tenth of a warm start, and
     there is nothing left to be put in order.
-
-    Args:
-        is_launched: The launcher's listing of the environment comes before the words.
     """
     # A collection during the imports finds nothing and takes a tenth of the start.
     # Every process that lives on switches the collector on again.
     gc.disable()
     replace_missing_streams()
-    listing, words = b"", sys.argv[1:]
-    if is_launched:
-        listing, words = split_listing(words)
-    status = _main(words, listing)
+    status = _main(sys.argv[1:])
     try:
         sys.stdout.flush()
     except OSError:
@@ -174,7 +168,7 @@ def main(*, is_launched: bool = False) -> NoReturn:
     os._exit(status)
 
 
-def _main(words: list[str], listing: bytes) -> int:
+def _main(words: list[str]) -> int:
     try:
         arguments = parse(words)
     except UsageError as error:
@@ -190,7 +184,7 @@ def _main(words: list[str], listing: bytes) -> int:
         write_message("cvmfsexec", *declined)
         return exit_codes.NOT_AVAILABLE
     try:
-        return _run(arguments, given_environment(listing))
+        return _run(arguments, given_environment())
     except CvmfsError as error:
         report_error("cvmfsexec", error)
         return exit_codes.exit_status_of(error)

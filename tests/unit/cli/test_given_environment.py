@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfsexec.cli.given_environment import given_environment, split_listing
+from cvmfsexec.cli.given_environment import LISTING, given_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,29 +22,24 @@ ENTRIES = {
 }
 
 
-def listing_of(entries: dict[str, str]) -> bytes:
-    return b"".join(os.fsencode(f"{name}={v}\0") for name, v in entries.items())
+def launched(monkeypatch: pytest.MonkeyPatch, listing: bytes) -> dict[str, str]:
+    monkeypatch.setenv(LISTING, base64.b64encode(listing).decode())
+    return given_environment()
 
 
-def test_listing_of_the_launcher_is_the_environment() -> None:
-    assert given_environment(listing_of(ENTRIES)) == ENTRIES
+def test_listing_of_the_launcher_is_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entries = (os.fsencode(f"{name}={value}\0") for name, value in ENTRIES.items())
+    assert launched(monkeypatch, b"".join(entries)) == ENTRIES
+    assert LISTING not in os.environ
 
 
-def test_what_is_no_variable_is_left_out_and_the_first_of_two_counts() -> None:
+def test_what_is_no_variable_is_left_out_and_the_first_of_two_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     listing = b"A=1\0no variable\0=x\0A=2\0\0"
-    assert given_environment(listing) == {"A": "1"}
-
-
-@pytest.mark.parametrize("piece_length", [4, 1000])
-@pytest.mark.parametrize("words", [[], ["--", "ls"], ["-v"], ["a.b", "--", "--"]])
-def test_listing_is_told_from_the_words(words: list[str], piece_length: int) -> None:
-    text = base64.b64encode(listing_of(ENTRIES)).decode()
-    pieces = [text[i : i + piece_length] for i in range(0, len(text), piece_length)]
-    assert split_listing([*pieces, "--", *words]) == (listing_of(ENTRIES), words)
-
-
-def test_missing_listing_is_empty() -> None:
-    assert split_listing(["--", "a.b", "--", "ls"]) == (b"", ["a.b", "--", "ls"])
+    assert launched(monkeypatch, listing) == {"A": "1"}
 
 
 @pytest.mark.parametrize(
