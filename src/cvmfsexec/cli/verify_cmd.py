@@ -9,10 +9,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from cvmfsexec.cache.memory import MemoryStore
+from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.cli import exit_codes
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, add_repository
@@ -20,7 +21,6 @@ from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.fetch import ObjectRequest
-from cvmfsexec.repository.catalog_tree import Slot
 from cvmfsexec.repository.lookup import content_requests
 from cvmfsexec.trust.chain import Step, verification_steps
 
@@ -42,9 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = _Report(is_quiet=arguments.json)
         if not client.revision.is_fixed:
             _check_chain(client, report)
-        requests = _check_catalogs(client, report)
-        if arguments.objects:
-            _check_objects(client, requests, report)
+        _check_contents(client, report, with_objects=arguments.objects)
     if arguments.json:
         print(json.dumps(report.as_json(client), indent=1))
     else:
@@ -101,69 +99,92 @@ def _check_chain(client: Client, report: _Report) -> None:
             report.good(step.value)
 
 
-def _check_catalogs(
-    client: Client, report: _Report
-) -> Callable[[], Iterator[ObjectRequest]]:
-    """Read every row of every catalog; return what yields the objects they name.
+def _check_contents(client: Client, report: _Report, *, with_objects: bool) -> None:
+    """Read every row of every catalog, and perhaps each object that they name.
 
-    It ends at the first catalog that is not sound; the objects of those before it can
-    still be checked.
+    One catalog after the other, so that no more than a few are in memory. It ends at
+    the first that is not sound.
     """
-    slots: list[Slot] = []
+    objects = _ObjectCheck(client, report)
     place = b""
-    entry_count = 0
-    with progress_bar(None, "entries", "catalogs") as progress:
+    catalog_count = entry_count = 0
+    unit = "objects" if with_objects else "entries"
+    with progress_bar(None, unit) as progress:
         try:
             for slot in client.tree.slots_below(client.tree.root):
                 place = slot.mountpoint
-                for _ in _requests_of(client, slot):
-                    pass
-                count = sum(1 for _ in client.tree.catalog(slot).walk())
-                slots.append(slot)
+                count, requests = _read_catalog(client.tree.catalog(slot))
+                client.store.remove(slot.content_hash)
+                catalog_count += 1
                 entry_count += count
-                progress(count)
+                if with_objects:
+                    objects.check(requests, progress)
+                else:
+                    progress(count)
         except CvmfsError as error:
             where = place.decode(errors="replace") or "/"
             report.bad(f"the catalogs are sound, at or below {where}", error)
         else:
             report.good(
-                f"the catalogs are sound ({len(slots)} catalogs, {entry_count} rows)"
+                f"the catalogs are sound ({catalog_count} catalogs, {entry_count} rows)"
             )
-    return lambda: (r for slot in slots for r in _requests_of(client, slot))
+    if with_objects:
+        objects.conclude()
 
 
-def _requests_of(client: Client, slot: Slot) -> Iterator[ObjectRequest]:
-    catalog = client.tree.catalog(slot)
+def _read_catalog(catalog: Catalog) -> tuple[int, list[ObjectRequest]]:
+    """Return how many rows there are, and what they name."""
+    count = 0
+    requests: list[ObjectRequest] = []
     for entry in catalog.walk():
+        count += 1
         if entry.is_regular:
             try:
-                yield from content_requests(catalog, entry, b"/" + entry.name)
+                requests += content_requests(catalog, entry, b"/" + entry.name)
             except FormatError as error:
                 raise FormatError(f"{entry.name!r}: {error}") from error
+    return count, requests
 
 
-def _check_objects(
-    client: Client, requests: Callable[[], Iterator[ObjectRequest]], report: _Report
-) -> None:
-    wanted = {(r.content_hash, r.kind): r for r in requests() if not r.external_path}
-    wrong = 0
+class _ObjectCheck:
+    """Downloads objects, each once, and keeps none.
 
-    def check(request: ObjectRequest) -> CvmfsError | None:
+    External files are not objects of the repository: they are left out, and counted.
+    """
+
+    def __init__(self, client: Client, report: _Report) -> None:
+        self._client = client
+        self._report = report
+        self._checked: set[str] = set()
+        self._external_count = 0
+        self._wrong_count = 0
+
+    def check(
+        self, requests: list[ObjectRequest], progress: Callable[[int], object]
+    ) -> None:
+        wanted = {one.path: one for one in requests if not one.external_path}
+        self._external_count += sum(1 for one in requests if one.external_path)
+        new = [one for path, one in wanted.items() if path not in self._checked]
+        self._checked.update(wanted)
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            for error in pool.map(self._error_of, new):
+                progress(1)
+                if error is not None:
+                    self._wrong_count += 1
+                    self._report.bad("an object is what its name says", error)
+
+    def conclude(self) -> None:
+        if self._wrong_count:
+            return
+        count = f"{len(self._checked)} objects"
+        if self._external_count:
+            count += f"; {self._external_count} external ones were not asked for"
+        self._report.good(f"every object is what its name says ({count})")
+
+    def _error_of(self, request: ObjectRequest) -> CvmfsError | None:
         try:
-            os.close(client.fetcher.open(request))
-            client.store.remove(request.content_hash)
+            os.close(self._client.fetcher.open(request))
+            self._client.store.remove(request.content_hash)
         except CvmfsError as error:
             return error
         return None
-
-    with (
-        progress_bar(len(wanted), "objects", "objects") as progress,
-        ThreadPoolExecutor(_PARALLEL) as pool,
-    ):
-        for error in pool.map(check, wanted.values()):
-            progress(1)
-            if error is not None:
-                wrong += 1
-                report.bad("an object is what its name says", error)
-    if not wrong:
-        report.good(f"every object is what its name says ({len(wanted)} objects)")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.cache.memory import MemoryStore
+from cvmfsexec.cli import verify_cmd
 from cvmfsexec.format.digest import ObjectKind
 from tests.support.bent_repository import BentRepository
 from tests.support.cvmfs_command import CvmfsCommand
@@ -20,6 +22,34 @@ def test_a_sound_repository_is_ok(cvmfs: CvmfsCommand, home: Home) -> None:
     assert {claim.split()[0] for claim in claims} == {"ok"}
     assert claims[-2].endswith("the catalogs are sound (2 catalogs, 18 rows)")
     assert "every object is what its name says" in claims[-1]
+
+
+def test_no_more_than_one_catalog_is_kept(
+    cvmfs: CvmfsCommand, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: list[MemoryStore] = []
+
+    def new_store() -> MemoryStore:
+        stores.append(MemoryStore())
+        return stores[-1]
+
+    monkeypatch.setattr(verify_cmd, "MemoryStore", new_store)
+    assert cvmfs("verify", "--dist", home.dist, FQRN, "--objects").status == 0
+    (store,) = stores
+    left = store.used_bytes()
+    certificate = home.repository.keys_directory / f"{FQRN}.crt"
+    assert left == certificate.stat().st_size
+
+
+def test_external_files_are_not_asked_for(cvmfs: CvmfsCommand, bent: Bent) -> None:
+    bent.repository.execute(
+        "UPDATE catalog SET flags = flags | 128 WHERE name IN ('hello', 'large')"
+    )
+    bent.repository.change(bent.repository.path_of(b"/hello"), lambda _: b"spoilt")
+    told = cvmfs("verify", "--dist", bent.dist, FQRN, "--objects")
+    chunks = len(bent.repository.chunk_paths(b"/large"))
+    assert told.status == 0, told.err
+    assert f"; {1 + chunks} external ones were not asked for)" in told.lines[-2]
 
 
 def test_programs_get_json(cvmfs: CvmfsCommand, home: Home) -> None:
