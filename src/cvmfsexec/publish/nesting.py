@@ -143,15 +143,37 @@ def _absolute(pattern: bytes) -> bytes:
 
 
 def _compile(pattern: bytes, *, crosses_slash: bool) -> re.Pattern[bytes]:
+    """Translate a pattern, so that a match takes no more than quadratic time.
+
+    What stands between two stars is taken where it comes first, and for good (an
+    atomic group): the second star can take whatever lies before a later place.
+    """
     one = b"." if crosses_slash else b"[^/]"
-    wildcards = {b"*": one + b"*", b"?": one}
-    parts = []
+    first, *others = _between_stars(pattern, one)
+    if not others:
+        return re.compile(first, re.DOTALL)
+    *middle, last = others
+    inner = b"".join(b"(?>%b*?%b)" % (one, part) for part in middle if part)
+    return re.compile(b"%b%b%b*%b" % (first, inner, one, last), re.DOTALL)
+
+
+def _between_stars(pattern: bytes, one: bytes) -> list[bytes]:
+    """Return what stands before, between and after the stars, as expressions.
+
+    Args:
+        pattern: May hold ``*``, ``?``, and backslashes before them.
+        one: What a ``?`` stands for.
+    """
+    parts = [b""]
     at = 0
     while at < len(pattern):
         token = _TOKEN.match(pattern, at)
         if token is None:
             raise ValueError("a backslash protects only '*', '?' and itself")
         escaped, wildcard, plain = token.groups()
-        parts.append(wildcards[wildcard] if wildcard else re.escape(escaped or plain))
+        if wildcard == b"*":
+            parts.append(b"")
+        else:
+            parts[-1] += one if wildcard else re.escape(escaped or plain)
         at = token.end()
-    return re.compile(b"".join(parts), re.DOTALL)
+    return parts

@@ -1,9 +1,11 @@
 import contextlib
 import os
+import re
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cvmfsexec.errors import PublishError
@@ -82,6 +84,39 @@ def test_a_wrong_line_is_refused(text: bytes, complaint: str) -> None:
 def test_any_bytes_are_a_dirtab_or_refused(text: bytes, path: bytes) -> None:
     with contextlib.suppress(PublishError):
         Dirtab.parse(text).matches(path)
+
+
+def plain_match(pattern: bytes, path: bytes, one: bytes) -> bool:
+    """Match as the rules say, with no thought of time."""
+    wildcards = {b"*": one + b"*", b"?": one}
+    letters = (pattern[i : i + 1] for i in range(len(pattern)))
+    expression = b"".join(wildcards.get(x, re.escape(x)) for x in letters)
+    return re.fullmatch(expression, path, re.DOTALL) is not None
+
+
+FEW_LETTERS = st.text("ab/*?", max_size=12).map(str.encode)
+PATHS = st.text("ab/", max_size=12).map(str.encode)
+
+
+@given(pattern=FEW_LETTERS, path=PATHS)
+@example(pattern=b"/a*b/a*b", path=b"/aab/abab")
+@settings(max_examples=1000)
+def test_stars_match_what_they_may(pattern: bytes, path: bytes) -> None:
+    pattern = b"/" + b"/".join(filter(None, (b"x" + pattern).split(b"/")))
+    path = b"/x" + path
+    matches = Dirtab.parse(pattern).matches(path)
+    assert matches == plain_match(pattern, path, b"[^/]")
+    excluded = Dirtab.parse(b"/x*\n/x*/*\n/x*/*/*\n! " + pattern + b"?")
+    if Dirtab.parse(b"/x*\n/x*/*\n/x*/*/*").matches(path):
+        crosses = plain_match(pattern + b"?", path, b".")
+        assert excluded.matches(path) != crosses
+
+
+def test_many_stars_take_no_time() -> None:
+    pattern = b"/" + b"a*" * 500 + b"b"
+    started_s = time.monotonic()
+    assert not Dirtab.parse(pattern).matches(b"/" + b"a" * 5000)
+    assert time.monotonic() - started_s < 2
 
 
 TREE: Tree = {
