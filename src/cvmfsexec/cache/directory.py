@@ -15,8 +15,9 @@ announces with that of the file and fetches a short one again. Objects of which 
 announces a size are refused by their readers (SQLite, PEM, JSON know their own end)
 and are then given up with ``Fetcher.discard``.
 
-**Without room** a transaction moves to an unnamed file elsewhere, or to memory, with
-all it has so far. The store then asks the directory again only after a minute.
+**Without room** a transaction moves to an unnamed file elsewhere, or, if the object is
+not large, to memory, with all it has so far. The store then asks the directory again
+only after a minute.
 """
 
 import contextlib
@@ -141,7 +142,11 @@ class DirectoryStore:
             descriptor = scratch.open_unnamed(self._scratch_directory)
             yield PendingFile(descriptor, is_in_cache=False)
         with contextlib.suppress(OSError):
-            yield PendingFile(scratch.open_in_memory(), is_in_cache=False)
+            yield PendingFile(
+                scratch.open_in_memory(),
+                is_in_cache=False,
+                room_bytes=scratch.MEMORY_BYTES_MAX,
+            )
 
     def publish(self, file: PendingFile, content_hash: ContentHash) -> int:
         """Make a file visible as its object, if possible.
@@ -203,14 +208,19 @@ class _DirectoryTransaction:
 
     def write(self, data: bytes | bytearray) -> None:
         """See ``Transaction``."""
-        while True:
-            try:
-                scratch.write_all(self._file.descriptor, data)
-            except OSError as error:
-                self._move(error)
-            else:
-                self._written_bytes += len(data)
-                return
+        while (refusal := self._append(data)) is not None:
+            self._move(refusal)
+        self._written_bytes += len(data)
+
+    def _append(self, data: bytes | bytearray) -> OSError | None:
+        """Write, or return why this place does not take it."""
+        if not self._file.has_room(self._written_bytes + len(data)):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            scratch.write_all(self._file.descriptor, data)
+        except OSError as error:
+            return error
+        return None
 
     def commit(self, content_hash: ContentHash) -> int:
         """See ``Transaction``."""
@@ -252,10 +262,11 @@ class _DirectoryTransaction:
                 return file
 
     def _open_next(self, reason: OSError | None) -> PendingFile:
-        file = next(self._places, None)
-        if file is None:
-            raise CacheError("no room for an object, not even in memory") from reason
-        return file
+        for file in self._places:
+            if file.has_room(self._written_bytes):
+                return file
+            os.close(file.descriptor)
+        raise CacheError("no room for an object, not even in memory") from reason
 
     def abort(self) -> None:
         """See ``Transaction``."""

@@ -62,11 +62,17 @@ class PendingFile(NamedTuple):
         descriptor: Open for reading and writing.
         is_in_cache: Whether it can become visible in the cache directory.
         name: What it is called for now, below that directory; ``None`` for nothing.
+        room_bytes: How much it may hold; ``None``: until the kernel refuses.
     """
 
     descriptor: int
     is_in_cache: bool
     name: str | None = None
+    room_bytes: int | None = None
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether the file may grow to a size."""
+        return self.room_bytes is None or size_bytes <= self.room_bytes
 
 
 class PendingFiles:

@@ -6,6 +6,10 @@ The kernel frees them with their last descriptor, however the process ends.
 import contextlib
 import os
 
+MEMORY_BYTES_MAX = 64 << 20
+"""Objects up to here may live in memory: four chunks of the largest usual size. What is
+larger would rather get the job killed than help it."""
+
 _FLAGS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.cache import scratch
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.errors import CacheError
@@ -387,6 +388,48 @@ def test_no_scratch_directory_leaves_memory(
     descriptor = put(store, NAME, CONTENT)
     assert "memfd" in os.readlink(f"/proc/self/fd/{descriptor}")
     assert content_of(descriptor) == CONTENT
+    store.close()
+
+
+def test_a_large_object_is_not_kept_in_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(
+        str(root),
+        open_private_directory(str(root)),
+        scratch_directory=str(root / "missing"),
+    )
+    fail_calls(monkeypatch, "open", errno.ENOSPC, is_pending)
+    monkeypatch.setattr(scratch, "MEMORY_BYTES_MAX", 10)
+    with store.transaction() as transaction:
+        transaction.write(b"12345")
+        transaction.write(b"67890")
+        assert content_of(transaction.commit(NAME)) == b"1234567890"
+    with store.transaction() as transaction:
+        transaction.write(b"1234567890")
+        with pytest.raises(CacheError, match="no room") as caught:
+            transaction.write(b"1")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.ENOSPC
+    store.close()
+
+
+def test_what_was_written_already_may_be_too_large_for_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DirectoryStore(
+        str(root),
+        open_private_directory(str(root)),
+        scratch_directory=str(root / "missing"),
+    )
+    monkeypatch.setattr(scratch, "MEMORY_BYTES_MAX", 10)
+    before = len(os.listdir("/proc/self/fd"))
+    with store.transaction() as transaction:
+        transaction.write(b"more than ten")
+        fail_calls(monkeypatch, "write", errno.ENOSPC)
+        with pytest.raises(CacheError, match="no room"):
+            transaction.write(b"!")
+    assert len(os.listdir("/proc/self/fd")) == before
     store.close()
 
 
