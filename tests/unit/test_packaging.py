@@ -72,6 +72,24 @@ def test_launcher_says_what_to_do_before_setup(tmp_path: Path) -> None:
     )
 
 
+def test_setup_takes_no_other_python_than_the_one_that_is_wanted(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    for name in ("pyproject.toml", "scripts/setup"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    done = subprocess.run(
+        ["/bin/sh", tmp_path / "scripts/setup"],
+        env={"PATH": os.defpath, "PYTHON": "/bin/false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Python 3.11 or newer is needed" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
 def test_every_command_of_the_tool_has_a_module() -> None:
     modules = {path.stem for path in (SOURCE / "cli").glob("*_cmd.py")}
     assert {f"{name}_cmd" for name in main.COMMANDS} < modules
