@@ -101,7 +101,7 @@ def evaluate(
             configuration repository (verified, since its files are run as shell
             scripts): its mountpoint, or where it was extracted to. ``None`` if there
             is no such repository or it is not reachable.
-        environment: The user's environment. Only ``PATH``, ``HOME`` and ``CVMFS_*``
+        environment: The user's environment. Only a few names and ``CVMFS_*``
             are seen by the files.
 
     Raises:
@@ -303,14 +303,16 @@ def _visible_environment(environment: "Mapping[str, str]", fqrn: str) -> dict[st
     """Return what configuration files may see of the user's environment.
 
     They are programs of other people: tokens, passwords and agents' sockets in the
-    environment are none of their business.
+    environment are none of their business. The user's name is: where a file server
+    evaluates them, ``id`` says that the user is root.
     """
     visible = {
         name: value for name, value in environment.items() if name.startswith("CVMFS_")
     }
     visible["PATH"] = environment.get("PATH") or _DEFAULT_PATH
-    if "HOME" in environment:
-        visible["HOME"] = environment["HOME"]
+    for name in ("HOME", "LOGNAME", "USER"):
+        if name in environment:
+            visible[name] = environment[name]
     visible["CVMFS_FQRN"] = fqrn
     visible["CVMFS_ARCH"] = os.uname().machine
     return visible

@@ -277,15 +277,16 @@ def test_readonly_holds_within_one_file_only(tmp_path: Path) -> None:
 
 
 def test_environment_is_seen_but_secrets_are_not(tmp_path: Path) -> None:
-    text = 'A="$CVMFS_FROM_USER $HOME [$SECRET]"\nB=$CVMFS_FQRN/$CVMFS_ARCH\n'
+    text = 'A="$CVMFS_FROM_USER $HOME $USER [$SECRET]"\nB=$CVMFS_FQRN/$CVMFS_ARCH\n'
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": "/h",
+        "USER": "me",
         "SECRET": "s",
         "CVMFS_FROM_USER": "u",
     }
     result = configured(tmp_path, {"default.local": text}, None, environment)
-    assert result.get("A") == "u /h []"
+    assert result.get("A") == "u /h me []"
     assert result.get("B") == f"{FQRN}/{os.uname().machine}"
 
 
