@@ -82,10 +82,11 @@ def locate(
     if not dist:
         raise ConfigurationError(f"{said_by} names no directory", hint=_HINT)
     dist = os.path.abspath(dist)
-    if not os.path.isdir(os.path.join(dist, "etc/cvmfs")):
+    etc = os.path.join(dist, "etc/cvmfs")
+    if not os.path.isdir(etc):
         reason = f", as {said_by} says" if said_by else ""
         raise ConfigurationError(
-            f"no configuration: there is no directory {dist}/etc/cvmfs{reason}",
+            f"no configuration: there is no directory {etc}{reason}",
             hint=_HINT,
         )
     return ConfigurationRoot(dist, user_directories)
