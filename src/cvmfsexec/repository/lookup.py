@@ -94,10 +94,14 @@ class PathLookup:
 
     def _transition_above(self, slot: Slot, path: bytes) -> bytes | None:
         """Return the transition point of this catalog that ``path`` lies below."""
-        wanted = slot.catalog_path(path)
-        for ref in self._tree.catalog(slot).nested():
-            if wanted.startswith(ref.mountpoint + b"/"):
-                return slot.repository_path(ref.mountpoint)
+        # A catalog may have thousands of nested ones; a path has a few components.
+        catalog = self._tree.catalog(slot)
+        inside = slot.catalog_path(path)
+        end = inside.find(b"/", len(slot.prefix) + 1)
+        while end > 0:
+            if catalog.find_nested(inside[:end]) is not None:
+                return slot.repository_path(inside[:end])
+            end = inside.find(b"/", end + 1)
         return None
 
 

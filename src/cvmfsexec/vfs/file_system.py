@@ -143,10 +143,17 @@ class RepositoryFileSystem:
 
     def parent(self, inode: int) -> int:
         """Return the inode of the directory that a directory lies in."""
-        path = self._directory(inode).path
-        found = self._lookup.find(parent_path(path)) if path else None
-        if found is None or not found.path:
+        path, slot = self._directory(inode)
+        above = parent_path(path)
+        if not above:
             return ROOT_INODE
+        # Asked for each directory that is listed, so not by way of the root if possible.
+        if len(above) > len(slot.mountpoint):
+            found = self._lookup.find_in(slot, above)
+        else:
+            found = self._lookup.find(above)
+        if found is None:
+            raise FormatError(f"{path!r} lies in a directory that is not there")
         return found.slot.number << _ROW_BITS | found.entry.row
 
     def readlink(self, inode: int) -> bytes | None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.errors import (
     CvmfsError,
     FormatError,
@@ -323,6 +324,16 @@ def test_a_directory_knows_the_one_above(
 ) -> None:
     inode = resolve(any_files, path).inode
     assert any_files.parent(inode) == resolve(any_files, above).inode
+
+
+def test_no_question_reads_all_that_a_catalog_refers_to(
+    files: RepositoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There may be thousands, and each directory that is listed is asked.
+    monkeypatch.setattr(Catalog, "nested", None)
+    for inode, path in paths_by_inode(files).items():
+        above = resolve(files, path.rpartition(b"/")[0]).inode
+        assert files.parent(inode) == above
 
 
 def paths_by_inode(files: RepositoryFileSystem) -> dict[int, bytes]:
