@@ -147,7 +147,7 @@ class RepositoryFileSystem:
         above = parent_path(path)
         if not above:
             return ROOT_INODE
-        # Asked for each directory that is listed, so not by way of the root if possible.
+        # Asked for each listed directory, so not by way of the root if possible.
         if len(above) > len(slot.mountpoint):
             found = self._lookup.find_in(slot, above)
         else:
