@@ -6,15 +6,15 @@ uncompressed beside the manifest, which states its hash.
 Source: docs/reference/publisher-format.md, "Reflog".
 """
 
-import sqlite3
-import urllib.parse
 from collections.abc import Iterable
+from contextlib import closing
 from enum import IntEnum
 from typing import NamedTuple
 
+from cvmfsexec.catalog.database import Database
 from cvmfsexec.catalog.new_database import insert_into, new_database
 from cvmfsexec.catalog.schema import CREATE_PROPERTIES, PROPERTY_COLUMNS
-from cvmfsexec.errors import FormatError, PublishError
+from cvmfsexec.errors import CacheError, FormatError, PublishError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.manifest import Manifest
 
@@ -66,23 +66,27 @@ def read_reflog(path: str) -> list[Reference]:
         PublishError: It cannot be read, or is damaged.
     """
     try:
-        quoted = urllib.parse.quote(path)
-        connection = sqlite3.connect(f"file:{quoted}?mode=ro&immutable=1", uri=True)
-        try:
-            rows = connection.execute(
+        with closing(Database.open(path, ("refs",))) as database:
+            rows = database.rows(
                 "SELECT hash, type, timestamp FROM refs ORDER BY rowid"
-            ).fetchall()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
+            )
+        return [_reference_of(*row) for row in rows]
+    except CacheError as error:
         raise PublishError(f"cannot read the reflog {path!r}: {error}") from error
-    try:
-        return [
-            Reference(ContentHash.parse(text), ReferenceType(type_), timestamp_s)
-            for text, type_, timestamp_s in rows
-        ]
-    except (FormatError, TypeError, ValueError) as error:
+    except FormatError as error:
         raise PublishError(f"the reflog {path!r} is damaged: {error}") from error
+
+
+def _reference_of(text: object, type_: object, timestamp_s: object) -> Reference:
+    if not (
+        isinstance(text, bytes)
+        and isinstance(type_, int)
+        and type_ in frozenset(ReferenceType)
+        and isinstance(timestamp_s, int)
+    ):
+        raise FormatError(f"a reference to {text!r:.80}")
+    content_hash = ContentHash.parse(text.decode("ascii", "replace"))
+    return Reference(content_hash, ReferenceType(type_), timestamp_s)
 
 
 def write_reflog(path: str, fqrn: str, references: Iterable[Reference]) -> None:

@@ -1,0 +1,150 @@
+"""Which fuzz target feeds which parser: none of outside bytes goes without.
+
+A new module that takes outside bytes apart has to be entered here.
+"""
+
+import ast
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "src/cvmfsexec"
+
+TARGETS = {
+    "cache/breadcrumb.py": {"breadcrumb"},
+    "catalog/database.py": {"catalog", "file_system", "history", "reflog"},
+    "catalog/history.py": {"history"},
+    "catalog/reader.py": {"catalog", "file_system"},
+    "cli/exec_cmd.py": {"command_line"},
+    "configuration/assignments.py": {"configuration_file"},
+    "configuration/id_map.py": {"id_map"},
+    "configuration/plain.py": {"configuration_file"},
+    "configuration/plain_words.py": {"configuration_file"},
+    "fetch/inflate.py": {"inflate"},
+    "format/blacklist.py": {"blacklist"},
+    "format/chunk.py": {"chunk"},
+    "format/der.py": {"certificate"},
+    "format/digest.py": {"breadcrumb", "envelope", "manifest", "whitelist"},
+    "format/dirent.py": {"catalog", "file_system"},
+    "format/envelope.py": {"envelope"},
+    "format/manifest.py": {"manifest"},
+    "format/names.py": {"names"},
+    "format/parameters.py": {"parameters"},
+    "format/pem.py": {"certificate"},
+    "format/proxy_groups.py": {"network_settings", "proxy_groups"},
+    "format/variant_symlink.py": {"variant_symlink"},
+    "format/whitelist.py": {"whitelist"},
+    "format/xattr.py": {"catalog", "xattr"},
+    "fuse/directory.py": {"fuse_request"},
+    "fuse/negotiation.py": {"fuse_request"},
+    "fuse/operations.py": {"fuse_request"},
+    "namespaces/messages.py": {"session_message"},
+    "network/client.py": {"url"},
+    "network/failure.py": {"http_answer"},
+    "network/local_transport.py": {"url"},
+    "network/settings.py": {"network_settings"},
+    "network/transport.py": {"http_answer"},
+    "publish/http_message.py": {"http_request"},
+    "publish/nesting.py": {"dirtab"},
+    "publish/reflog.py": {"reflog"},
+    "repository/catalog_tree.py": {"file_system"},
+    "trust/chain.py": {"chain"},
+    "trust/signature.py": {"certificate"},
+    "vfs/extended_attributes.py": {"file_system", "xattr_name"},
+    "vfs/file_system.py": {"file_system"},
+    "vfs/presentation.py": {"file_system"},
+}
+"""Targets by module."""
+
+EXEMPT = {
+    "cli/main.py": "argparse takes the words apart",
+    "configuration/settings.py": "types of the parameters are fuzzed",
+    "configuration/shell.py": "must not run foreign text; test_shell has odd output",
+    "format/ripemd160.py": "hashes, and parses nothing",
+    "fuse/server.py": "reads a header only; negotiation and operations are fuzzed",
+    "namespaces/descendants.py": "the kernel writes what it reads",
+    "namespaces/root.py": "the kernel writes what it reads",
+    "publish/layout.py": "reads whole files for others to take apart",
+    "trust/keyring.py": "certificate feeds what reads keys",
+}
+"""Modules with a function that looks like a parser, and why they need no target."""
+
+_PARSES = re.compile(r"_?(parse|decode|unpack)($|_)")
+_UNPACKS = {"unpack", "unpack_from", "iter_unpack"}
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    return {
+        str(path.relative_to(SOURCES)): ast.parse(path.read_text())
+        for path in sorted(SOURCES.rglob("*.py"))
+    }
+
+
+def looks_like_a_parser(module: ast.Module) -> bool:
+    """Whether it defines a function called like a parser, or unpacks structures."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef) and _PARSES.match(node.name):
+            return True
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in _UNPACKS
+        ):
+            return True
+    return False
+
+
+def all_targets() -> set[str]:
+    files = (ROOT / "fuzz").glob("fuzz_*.py")
+    return {path.stem.removeprefix("fuzz_") for path in files}
+
+
+@functools.cache
+def reached_from(target: str) -> set[str]:
+    """Return the modules that a target's module imports, directly or not."""
+    known = modules()
+    seen: set[str] = set()
+    pending = [ast.parse((ROOT / f"fuzz/fuzz_{target}.py").read_text())]
+    while pending:
+        for name in _imported(pending.pop()):
+            path = name.removeprefix("cvmfsexec.").replace(".", "/")
+            for file in (f"{path}.py", f"{path}/__init__.py"):
+                if file in known and file not in seen:
+                    seen.add(file)
+                    pending.append(known[file])
+    return seen
+
+
+def _imported(module: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return {name for name in names if name.startswith("cvmfsexec.")}
+
+
+def test_every_parser_has_a_target_or_needs_none() -> None:
+    parsers = {name for name, code in modules().items() if looks_like_a_parser(code)}
+    assert parsers - TARGETS.keys() - EXEMPT.keys() == set()
+
+
+def test_every_module_named_here_exists() -> None:
+    assert (TARGETS.keys() | EXEMPT.keys()) - modules().keys() == set()
+    assert TARGETS.keys() & EXEMPT.keys() == set()
+
+
+def test_every_target_feeds_a_module_named_here() -> None:
+    assert set().union(*TARGETS.values()) == all_targets()
+
+
+@pytest.mark.parametrize("module", TARGETS)
+def test_a_target_reaches_the_module_that_it_is_named_for(module: str) -> None:
+    for target in TARGETS[module]:
+        assert module in reached_from(target), target
