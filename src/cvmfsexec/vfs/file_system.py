@@ -44,6 +44,7 @@ _DEPTH_MAX = 2048  # PATH_MAX / 2: no path that Linux can name is deeper
 _DIRECTORIES_MAX = 20_000
 _PATHS_MAX = 50_000  # at some 150 bytes each
 _LAYOUTS_MAX = 1024
+_LAYOUT_CHUNKS_MAX = 20_000  # of all layouts, at 300 bytes each; 160 GB of files
 
 _Value = TypeVar("_Value")
 
@@ -85,6 +86,7 @@ class RepositoryFileSystem:
         self._paths: dict[int, bytes] = {int(ROOT_INODE): b""}
         self._directories: dict[int, _Directory] = {}
         self._layouts: dict[int, _Layout] = {}
+        self._layout_chunks = 0
 
     def lookup(self, parent: int, name: bytes) -> Attributes | None:
         """Return the attributes of a name in a directory."""
@@ -166,7 +168,7 @@ class RepositoryFileSystem:
         layout = self._layouts.get(inode)
         if layout is None:
             layout = self._layout(inode)
-            _keep(self._layouts, inode, layout, _LAYOUTS_MAX)
+            self._remember_layout(inode, layout)
         length = min(size, layout.entry.size - offset)
         if length <= 0:
             return b""
@@ -241,6 +243,14 @@ class RepositoryFileSystem:
         if content_hash is None:
             raise FormatError(f"file {entry.name!r} has no content hash")
         return _Layout(entry, path, file_request(entry, content_hash, path), ())
+
+    def _remember_layout(self, inode: int, layout: _Layout) -> None:
+        self._layout_chunks += len(layout.chunks)
+        if self._layout_chunks > _LAYOUT_CHUNKS_MAX:
+            self._layouts.clear()
+        _keep(self._layouts, inode, layout, _LAYOUTS_MAX)
+        if len(self._layouts) == 1:
+            self._layout_chunks = len(layout.chunks)
 
     def _path(self, inode: int, slot: Slot, entry: DirectoryEntry) -> bytes:
         known = self._paths.get(inode)

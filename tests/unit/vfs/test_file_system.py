@@ -424,6 +424,21 @@ def test_only_the_chunks_that_are_read_are_fetched(
     assert made.downloads() == before + 3
 
 
+def test_chunk_lists_that_are_remembered_are_bounded(
+    made: CatalogRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 3 * len(CHUNK_ENDS)
+    monkeypatch.setattr(file_system, "_LAYOUT_CHUNKS_MAX", limit)
+    names = [b"/large%d" % number for number in range(8)]
+    rows = [entry(n, size=len(LARGE), flags=CHUNKED, hash=None) for n in names]
+    chunks = [one for name in names for one in chunks_of(made, name)]
+    files = file_system_of(made, made.add_catalog(catalog=rows, chunks=chunks))
+    for name in names:
+        assert files.read(resolve(files, name).inode, 0, 1 << 20) == LARGE
+        remembered = sum(len(layout.chunks) for layout in files._layouts.values())
+        assert len(CHUNK_ENDS) <= remembered <= limit
+
+
 def test_descriptors_are_bounded(
     made: CatalogRepository,
 ) -> None:
