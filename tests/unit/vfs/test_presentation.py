@@ -184,3 +184,23 @@ def test_owners_are_those_that_the_rules_say(uid: int, gid: int) -> None:
     )
     found = view.attributes(plain, 1)
     assert (found.uid, found.gid) == (uid ^ 1, gid // 2)
+
+
+def test_owners_are_right_however_many_there_are() -> None:
+    asked: list[int] = []
+
+    def shown(uid: int) -> int:
+        asked.append(uid)
+        return uid + 1
+
+    view = Presentation(variables={}, shown_uid=shown, shown_gid=shown)
+    plain = DirectoryEntry(
+        *(1, b"x", 0, stat.S_IFREG, 0, 0, Flag.FILE, 1, 0, 0),
+        *(b"", None, None, 0, 0, 0, 0),
+    )
+    for _ in range(2):
+        for uid in range(10_000):
+            assert view.attributes(plain._replace(uid=uid), 1).uid == uid + 1
+    view.attributes(plain._replace(uid=9_999), 1)
+    assert asked[-1] == 9_999
+    assert asked.count(9_999) == 2
