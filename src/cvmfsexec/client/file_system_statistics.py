@@ -10,6 +10,8 @@ from cvmfsexec.client.counters import entry_count, own_entry_count
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.vfs.attributes import BLOCK_BYTES, FilesystemStatistics
 
+_FILES_MAX = 2**63 - 1
+
 
 def file_system_statistics(
     tree: CatalogTree, store: ObjectStore, limit_mb: int
@@ -31,8 +33,13 @@ def file_system_statistics(
         return FilesystemStatistics(
             blocks=limit_blocks,
             free_blocks=max(0, limit_blocks - used_blocks),
-            files=files,
-            free_files=max(0, files - loaded),
+            files=_bounded(files),
+            free_files=_bounded(files - loaded),
         )
 
     return statfs
+
+
+def _bounded(count: int) -> int:
+    """Return a number of files as one can be; publishers may have counted oddly."""
+    return min(max(count, 0), _FILES_MAX)

@@ -74,9 +74,12 @@ def test_entries_are_counted_and_those_of_open_catalogs_are_used(
     assert statfs() == FilesystemStatistics(0, 0, 60, 0)
 
 
-def test_wrong_counters_do_no_harm(made: CatalogRepository) -> None:
-    huge = 2**62
-    root = made.add_catalog(statistics=counters(huge, -huge))
+@pytest.mark.parametrize("own", [2**63 - 1, 2**62, -1, -(2**63)])
+@pytest.mark.parametrize("below", [2**63 - 1, 0, -(2**63)])
+def test_wrong_counters_do_no_harm(
+    made: CatalogRepository, own: int, below: int
+) -> None:
+    root = made.add_catalog(statistics=counters(own, below))
     statfs = file_system_statistics(made.tree(root), MemoryStore(), 0)
     files, free_files = statfs()[2:]
     assert 0 <= free_files < 1 << 64
