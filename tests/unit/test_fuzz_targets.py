@@ -42,6 +42,7 @@ TARGETS = {
     "fuse/negotiation.py": {"fuse_request"},
     "fuse/operations.py": {"fuse_request"},
     "namespaces/messages.py": {"session_message"},
+    "namespaces/mount_table.py": {"mount_table"},
     "network/client.py": {"url"},
     "network/failure.py": {"http_answer"},
     "network/local_transport.py": {"url"},
