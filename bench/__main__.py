@@ -2,7 +2,8 @@
 
 Each piece of work runs in three states: *cold* (empty cache), *warm* (full cache, new
 mount), *hot* (again in the same mount), and on local disk with a hot page cache in
-the same run. Machines are noisy: read the ratios, not the seconds.
+the same run; some also *far*: cold, from a server that is a round trip away. Machines
+are noisy: read the ratios, not the seconds.
 """
 
 import argparse
@@ -13,18 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.servers import serving
 from bench.trees import FQRN, FULL, QUICK, Scale, Site, make_site
-from bench.work import TIMER, WORK, command
+from bench.work import FAR_WORK, TIMER, WORK, command
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEM_PYTHON = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else "python3"
 START_ROUNDS = 9
+ROUND_TRIP_MS = 20
 
 Row = dict[str, Any]
 
@@ -35,15 +37,31 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     parser.add_argument("--only", metavar="WORD", help="work whose name has this word")
     parser.add_argument("--output", default="bench.json", help="where to save JSON")
+    parser.add_argument(
+        "--round-trip",
+        type=float,
+        default=ROUND_TRIP_MS,
+        metavar="MS",
+        help="distance of the far server (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     scale = QUICK if arguments.quick else FULL
-    site = make_site(ROOT / ".bench", scale, ROOT / "cvmfs")
-    with _served(site) as base_url, tempfile.TemporaryDirectory() as scratch:
-        run = _Run(site, scale, base_url, Path(scratch))
+    cvmfs = ROOT / "cvmfs"
+    site = make_site(ROOT / ".bench", scale, cvmfs)
+    round_trip_s = arguments.round_trip / 1000
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        serving(site.served, Path(scratch), cvmfs, round_trip_s) as servers,
+    ):
+        near = Installation(Path(scratch) / "near", site, servers.near)
+        far = Installation(Path(scratch) / "far", site, servers.far)
+        run = _Run(site, scale, near, far)
         rows = [run.start()] if _wanted("start", arguments.only) else []
         rows += [run.work(name) for name in WORK if _wanted(name, arguments.only)]
-    _print_table(rows)
-    Path(arguments.output).write_text(json.dumps(rows, indent=1) + "\n")
+    _print_table(rows, f"far: {arguments.round_trip:g} ms; served by {servers.name}")
+    facts = {"server": servers.name, "round_trip_ms": arguments.round_trip}
+    saved = json.dumps({**facts, "rows": rows}, indent=1) + "\n"
+    Path(arguments.output).write_text(saved)
     return 0
 
 
@@ -51,15 +69,13 @@ def _wanted(name: str, word: str | None) -> bool:
     return word is None or word in name
 
 
-class _Run:
-    """One run over one site."""
+class Installation:
+    """A configured client of one server, with a cache of its own."""
 
-    def __init__(self, site: Site, scale: Scale, base_url: str, scratch: Path) -> None:
-        self._site = site
-        self._scale = scale
-        self._dist = scratch / "dist"
-        self._base_url = base_url
-        etc = self._dist / "etc/cvmfs"
+    def __init__(self, dist: Path, site: Site, base_url: str) -> None:
+        """Configure it in a new directory."""
+        self._dist = dist
+        etc = dist / "etc/cvmfs"
         (etc / "keys").mkdir(parents=True)
         for key in site.keys.glob("*.pub"):
             shutil.copy(key, etc / "keys")
@@ -68,28 +84,52 @@ class _Run:
             "CVMFS_CLAIM_OWNERSHIP=yes\nCVMFS_CHECK_PERMISSIONS=yes\n"
         )
 
+    def wrapped(self, words: list[str]) -> list[str]:
+        """Return the command that runs another with the repository."""
+        launcher = str(ROOT / "cvmfsexec")
+        return [launcher, "--dist", str(self._dist), FQRN, "--", *words]
+
+    def empty_cache(self) -> None:
+        """Forget everything that was fetched."""
+        shutil.rmtree(self._dist / "var", ignore_errors=True)
+
+
+class _Run:
+    """One run over one site."""
+
+    def __init__(
+        self, site: Site, scale: Scale, near: Installation, far: Installation
+    ) -> None:
+        self._site = site
+        self._scale = scale
+        self._near = near
+        self._far = far
+
     def start(self) -> Row:
         """Time ``cvmfsexec REPOSITORY -- true``."""
-        cold, warm = [], []
+        cold, warm, far = [], [], []
         for _ in range(START_ROUNDS):
-            self._empty_cache()
-            cold.append(self._seconds(["/bin/true"]))
-            warm.append(self._seconds(["/bin/true"]))
-        bare = [_seconds(["/bin/true"], os.environ) for _ in range(START_ROUNDS)]
+            self._near.empty_cache()
+            cold.append(_seconds(self._near.wrapped(["/bin/true"])))
+            warm.append(_seconds(self._near.wrapped(["/bin/true"])))
+            self._far.empty_cache()
+            far.append(_seconds(self._far.wrapped(["/bin/true"])))
+        bare = [_seconds(["/bin/true"]) for _ in range(START_ROUNDS)]
         return {
             "work": "start",
             "cold": median(cold),
             "warm": median(warm),
             "local": median(bare),
+            "far": median(far),
         }
 
     def work(self, name: str) -> Row:
         """Time one piece of work in all states."""
-        self._empty_cache()
-        cold = self._timed(name, 3)
-        warm = self._timed(name, 1)
+        self._near.empty_cache()
+        cold = self._timed(name, self._near, 3)
+        warm = self._timed(name, self._near, 1)
         local = self._local(name, 3)
-        return {
+        row = {
             "work": name,
             "cold": cold["times_s"][0],
             "warm": warm["times_s"][0],
@@ -98,58 +138,38 @@ class _Run:
             "resident_kb": cold["resident_kb"],
             "descriptors": cold["descriptors"],
         }
+        if name in FAR_WORK:
+            self._far.empty_cache()
+            row["far"] = self._timed(name, self._far, 1)["times_s"][0]
+        return row
 
     def _environment(self, top: str) -> dict[str, str]:
         reads = str(self._scale.random_reads)
         return {**os.environ, "TOP": top, "PYTHON": SYSTEM_PYTHON, "READS": reads}
 
-    def _timed(self, name: str, rounds: int) -> dict[str, Any]:
+    def _timed(self, name: str, client: Installation, rounds: int) -> dict[str, Any]:
         words = [SYSTEM_PYTHON, "-I", "-c", TIMER, command(name), str(rounds)]
-        return _json(self._wrapped(words), self._environment(f"/cvmfs/{FQRN}"))
+        return _json(client.wrapped(words), self._environment(f"/cvmfs/{FQRN}"))
 
     def _local(self, name: str, rounds: int) -> dict[str, Any]:
         words = [SYSTEM_PYTHON, "-I", "-c", TIMER, command(name), str(rounds)]
         return _json(words, self._environment(str(self._site.local)))
 
-    def _seconds(self, words: list[str]) -> float:
-        return _seconds(self._wrapped(words), os.environ)
 
-    def _wrapped(self, words: list[str]) -> list[str]:
-        launcher = str(ROOT / "cvmfsexec")
-        return [launcher, "--dist", str(self._dist), FQRN, "--", *words]
-
-    def _empty_cache(self) -> None:
-        shutil.rmtree(self._dist / "var", ignore_errors=True)
-
-
-def _seconds(words: list[str], environment: Mapping[str, str]) -> float:
+def _seconds(words: list[str]) -> float:
     start = time.perf_counter()
-    subprocess.run(words, check=True, env=environment)
+    subprocess.run(words, check=True)
     return time.perf_counter() - start
 
 
-def _json(words: list[str], environment: dict[str, str]) -> dict[str, Any]:
+def _json(words: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
     done = subprocess.run(words, check=True, env=environment, stdout=subprocess.PIPE)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-@contextmanager
-def _served(site: Site) -> Iterator[str]:
-    """Serve the site on loopback while the block runs."""
-    words = [str(ROOT / "cvmfs"), "serve", str(site.served), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            if server.stdout is None:
-                raise RuntimeError("no pipe to the server")
-            address = server.stdout.readline().split()[-1]
-            yield address.partition("/cvmfs/")[0]
-        finally:
-            server.terminate()
-
-
-def _print_table(rows: list[Row]) -> None:
-    columns = ("cold", "warm", "hot", "local")
+def _print_table(rows: list[Row], caption: str) -> None:
+    columns = ("cold", "warm", "hot", "local", "far")
     print(f"{'work':20}" + "".join(f"{column:>10}" for column in columns), end="")
     print(f"{'hot/local':>11}{'memory':>10}{'fds':>6}")
     for row in rows:
@@ -160,6 +180,7 @@ def _print_table(rows: list[Row]) -> None:
         if "resident_kb" in row:
             line += f"{row['resident_kb'] / 1024:7.0f} MB{row['descriptors']:6}"
         print(line)
+    print(caption)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ WORK = {
     "read at random": "$PYTHON -I -c '{random}' $TOP/big/file $READS",
 }
 
+FAR_WORK = frozenset({"find", "tar small files", "import modules"})
+"""What is timed from a server far away, too: where latency shows most."""
+
 RANDOM_READS = """
 import os, random, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
