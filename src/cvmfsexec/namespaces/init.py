@@ -4,13 +4,13 @@ It builds the private root, starts the services and, when all are ready, the pay
 Then it waits: for children that end, for signals to pass on, for what services say,
 and for the supervisor to be gone. When the payload has ended, so does everything.
 
-It is single-threaded and has one place to wait: ``sigwaitinfo``. Pipes are made to
-announce themselves there by SIGIO. Signals from the supervisor arrive as bytes in a
-pipe, so that init knows them from signals sent to itself. The same pipe is a lifeline:
-its end says that the supervisor is gone, whatever became of it.
+It is single-threaded and has one place to wait: ``sigwaitinfo``. Pipes and sockets are
+made to announce themselves there by SIGIO (``ears``). Signals from the supervisor
+arrive as bytes in a pipe, so that init knows them from signals sent to itself. The
+same pipe is a lifeline: its end says that the supervisor is gone, whatever became of
+it.
 """
 
-import fcntl
 import os
 import signal
 import sys
@@ -30,10 +30,12 @@ from cvmfsexec.namespaces import (
     signals,
     syscalls,
 )
+from cvmfsexec.namespaces.ears import Ears, announce_by_signal
 from cvmfsexec.namespaces.isolation import Isolation
 from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
 from cvmfsexec.namespaces.origin import Origin
-from cvmfsexec.namespaces.plan import Service, SessionPlan
+from cvmfsexec.namespaces.plan import SessionPlan
+from cvmfsexec.namespaces.services import Services
 
 GO = b"\0"
 """First byte from the supervisor: the founder is gone, init is the supervisor's child.
@@ -59,17 +61,6 @@ class Assignment(NamedTuple):
     isolation: Isolation
     control: int
     report: int
-
-
-class _Running(NamedTuple):
-    """A service that was started.
-
-    Attributes:
-        events: Pipe to it, one byte for each event.
-    """
-
-    service: Service
-    events: int
 
 
 class _SupervisorGoneError(Exception):
@@ -109,9 +100,8 @@ class _Init:
         self._assignment = assignment
         self._plan = assignment.plan
         self._pid = os.getpid()
-        self._services: dict[int, _Running] = {}
-        self._ready: set[str] = set()
-        self._absent: set[str] = set()  # the session does without them
+        self._services = Services(self._wiring, assignment.origin, self._fail)
+        self._ears = Ears()
         self._payload_pid = 0  # before its start
         self._payload_is_reaped = False
         self._failure: Message | None = None
@@ -137,41 +127,29 @@ class _Init:
         )
         root.perform(steps.foundation)
         messages.send(self._assignment.report, Message(Topic.SETTLED))
-        self._start_services()
+        for one in self._plan.services:
+            self._services.start(one)
         root.perform(steps.building)
         self._hang_on_supervisor()
-        for running in self._services.values():
-            messages.send_bytes(running.events, service.ROOT_STANDS)
-        self._tell_dependents()
+        self._services.note_root()
         return self._wait_for_verdict()
 
     # -- starting -------------------------------------------------------------------
 
-    def _start_services(self) -> None:
-        for one in self._plan.services:
-            events_out, events = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                self._become_service(one, events_out, foreign=events)
-            os.close(events_out)
-            self._services[pid] = _Running(one, events)
-
-    def _become_service(self, one: Service, events: int, *, foreign: int) -> NoReturn:
-        wiring = service.Wiring(
+    def _wiring(self) -> service.Wiring:
+        return service.Wiring(
             init_pid=self._pid,
             messages=self._messages,
             requests=self._requests_in,
-            events=events,
+            events=-1,
             foreign=(
-                foreign,
                 self._mailbox.descriptor,
                 self._requests,
                 self._assignment.control,
                 self._assignment.report,
-                *(running.events for running in self._services.values()),
+                *self._ears.descriptors,
             ),
         )
-        service.become_service(one, wiring, self._assignment.origin)
 
     def _hang_on_supervisor(self) -> None:
         """End with the supervisor from now on."""
@@ -181,12 +159,9 @@ class _Init:
             syscalls.set_parent_death_signal(signal.SIGKILL)
         # Without a pid namespace init must live on to kill the others: the end of the
         # lifeline tells it to. With it, this look is for a death before the line above.
-        for descriptor in (
-            self._assignment.control,
-            self._mailbox.descriptor,
-            self._requests,
-        ):
-            _announce_by_signal(descriptor)
+        announce_by_signal(self._mailbox.descriptor)
+        self._ears.listen(self._assignment.control, self._heed_supervisor)
+        self._ears.listen(self._requests, self._heed_services)
         self._look_round()
 
     def _start_payload(self) -> None:
@@ -205,13 +180,10 @@ class _Init:
 
     def _wait_for_verdict(self) -> Message:
         while self._verdict is None:
-            if not self._payload_pid and self._is_complete():
+            if not self._payload_pid and self._services.is_complete:
                 self._start_payload()
             self._wait_for_event()
         return self._verdict
-
-    def _is_complete(self) -> bool:
-        return len(self._ready) + len(self._absent) == len(self._services)
 
     def _wait_for_event(self) -> None:
         timeout_s = None
@@ -237,9 +209,14 @@ class _Init:
         if payload_status is not None:
             self._note_end_of_payload(payload_status)
         for pid, wait_status in ended.items():
-            self._note_end_of_service(pid, wait_status)
+            self._services.note_end(pid, wait_status)
+        self._ears.heed()
+
+    def _heed_supervisor(self) -> None:
         for number in _drain(self._assignment.control):
             self._pass_on(number, signals.Source.SUPERVISOR)
+
+    def _heed_services(self) -> None:
         for number in _drain(self._requests):
             if number in signals.ENDING:
                 self._pass_on(number, signals.Source.SERVICE)
@@ -260,30 +237,15 @@ class _Init:
             os.kill(self._payload_pid, number)
 
     def _heed(self, message: Message) -> None:
-        if message.topic is Topic.READY:
-            self._ready.add(message.sender)
-            self._tell_dependents()
-        elif message.topic is Topic.ABSENT:
-            self._absent.add(message.sender)
-            self._tell_dependents()
-        elif message.topic is Topic.REFUSED:  # by the payload's process
+        if message.topic is Topic.REFUSED:  # by the payload's process
             self._verdict = message
         else:
-            self._fail(message)
+            self._services.heed(message)
 
     def _note_end_of_payload(self, wait_status: int) -> None:
         status = payload.exit_status_of(wait_status)
         ended = Message(Topic.ENDED, number=status)
         self._verdict = self._verdict or self._failure or ended
-
-    def _note_end_of_service(self, pid: int, wait_status: int) -> None:
-        if pid not in self._services:
-            return  # an orphan of the payload
-        name = self._services[pid].service.name
-        if name not in self._absent:
-            how = signals.describe_end(wait_status)
-            text = f"the file server of {name} {how}"
-            self._fail(Message(Topic.LOST, name, text=text))
 
     def _fail(self, failure: Message) -> None:
         if self._failure is not None or self._verdict is not None:
@@ -295,15 +257,6 @@ class _Init:
             self._kill_at_s = time.monotonic() + GRACE_S
         else:
             self._verdict = failure
-
-    def _tell_dependents(self) -> None:
-        settled = self._ready | self._absent
-        for running in self._services.values():
-            after = running.service.after
-            if self._ready.issuperset(after):
-                messages.send_bytes(running.events, service.DEPENDENCIES_READY)
-            elif settled.issuperset(after):
-                messages.send_bytes(running.events, service.DEPENDENCY_ABSENT)
 
 
 def _reap() -> Iterator[tuple[int, int]]:
@@ -326,10 +279,3 @@ def _drain(descriptor: int) -> bytes:
     except BlockingIOError:
         return received
     raise _SupervisorGoneError
-
-
-def _announce_by_signal(descriptor: int) -> None:
-    """Let the kernel send SIGIO when something arrives in a pipe, or its end does."""
-    fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_NONBLOCK | fcntl.FASYNC)
