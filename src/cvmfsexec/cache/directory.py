@@ -25,11 +25,14 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.claims import Claims
 from cvmfsexec.cache.pending import PendingFile, PendingFiles
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.usage import estimate_used_bytes
@@ -65,6 +68,7 @@ class DirectoryStore:
         self._scratch_directory = scratch_directory
         self._clock = clock
         self.pending = PendingFiles(directory)
+        self._claims = Claims(directory)
         self._rests_until_s = 0.0
         self._has_warned = False
         self._estimate = (float("-inf"), 0)
@@ -82,6 +86,7 @@ class DirectoryStore:
 
     def close(self) -> None:
         """Give back the directory; descriptors of objects stay good."""
+        self._claims.close()
         os.close(self._directory)
 
     def open_object(self, content_hash: ContentHash) -> int | None:
@@ -100,6 +105,19 @@ class DirectoryStore:
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
         return os.access(content_hash.cache_path(), os.F_OK, dir_fd=self._directory)
+
+    def claim(
+        self, content_hash: ContentHash, *, patience_s: float
+    ) -> AbstractContextManager[bool]:
+        """See ``ObjectStore``; two system calls."""
+        if self._clock() < self._rests_until_s:
+            # What is fetched is kept by nobody: waiting in line would gain nothing.
+            return contextlib.nullcontext(enter_result=False)
+        return self._claims.claim(
+            content_hash,
+            patience_s=patience_s,
+            is_there=partial(self.has, content_hash),
+        )
 
     def transaction(self) -> "_DirectoryTransaction":
         """See ``ObjectStore``."""

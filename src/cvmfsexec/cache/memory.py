@@ -1,6 +1,8 @@
 """Objects kept in this process: for tests, and for tools that store nothing."""
 
+import contextlib
 import os
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +25,15 @@ class MemoryStore:
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
         return content_hash in self._objects
+
+    def claim(
+        self,
+        content_hash: ContentHash,  # noqa: ARG002 -- see ``ObjectStore``
+        *,
+        patience_s: float,  # noqa: ARG002
+    ) -> AbstractContextManager[bool]:
+        """See ``ObjectStore``; there are no other processes."""
+        return contextlib.nullcontext(enter_result=True)
 
     def transaction(self) -> "_MemoryTransaction":
         """See ``ObjectStore``."""

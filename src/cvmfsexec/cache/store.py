@@ -9,12 +9,15 @@
 * A store without room (full disk, disk quota, read-only directory) goes on: the
   transaction then ends in the descriptor of an object that nobody else can find.
   The store says so once, as a warning.
+* A claim lets one process fetch an object while others that share the store wait for
+  it. It is advice, and ends with its process.
 * Any thread may call a store; one transaction belongs to one thread.
 
 Nothing here verifies: who commits an object answers for it (``cvmfsexec.fetch``).
 ``tests/support/store_contract.py`` holds these promises as tests.
 """
 
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -69,6 +72,23 @@ class ObjectStore(Protocol):
 
     def has(self, content_hash: ContentHash) -> bool:
         """Whether the object is there."""
+
+    def claim(
+        self, content_hash: ContentHash, *, patience_s: float
+    ) -> AbstractContextManager[bool]:
+        """Keep other processes from fetching what we are about to fetch.
+
+        While another process has the claim, wait until it has stored the object or
+        given up, but not for long. Look for the object again in the ``with``.
+
+        Args:
+            content_hash: Names the object.
+            patience_s: Wait no longer than this; 0 for not at all.
+
+        Returns:
+            What to enter; it tells whether the claim is ours. Fetching without it is
+            no error.
+        """
 
     def transaction(self) -> Transaction:
         """Begin to write one object.

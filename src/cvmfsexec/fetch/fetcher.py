@@ -1,8 +1,9 @@
 """The door to objects: from the cache if they are there, else from a server.
 
-Any thread may call; a thread that asks for an object that another is downloading
-waits for that download. What can be wrong with an object is found here and nowhere
-else: a descriptor that leaves this module is that of the right bytes.
+Any thread may call; a thread that asks for an object that another thread, or another
+process with the same cache, is downloading waits for that download. What can be wrong
+with an object is found here and nowhere else: a descriptor that leaves this module is
+that of the right bytes.
 """
 
 import os
@@ -26,6 +27,12 @@ SMALL_BYTES = 256 * 1024
 
 LARGE_BYTES = 16 * 1024 * 1024
 """Objects up to here (a chunk of default size) are if few do so at once."""
+
+PATIENCE_S = 10.0
+"""How long another process may take for an object of no size: two connections that
+do not come about, and then one that does."""
+
+_PATIENCE_BYTES_PER_S = 1_000_000  # slower than that, waiting is not worth it
 
 _LARGE_AT_ONCE = 2  # each leaves up to 12 MiB in the allocator; zlib serves the others
 
@@ -133,15 +140,16 @@ class Fetcher:
 
     def _fetch(self, request: ObjectRequest) -> int:
         request.check()
-        # Between the look into the cache and this flight, another may have landed.
-        descriptor = self._open_cached(request)
-        if descriptor is not None:
-            return descriptor
-        try:
-            return self._download(request)
-        except CacheError as error:
-            log.debug("%s; once more", error)
-            return self._download(request)  # the store has changed to another place
+        with self._store.claim(request.content_hash, patience_s=_patience_s(request)):
+            # Since the look into the cache, another flight or process may have landed.
+            descriptor = self._open_cached(request)
+            if descriptor is not None:
+                return descriptor
+            try:
+                return self._download(request)
+            except CacheError as error:
+                log.debug("%s; once more", error)
+                return self._download(request)  # the store has changed its place
 
     def _download(self, request: ObjectRequest) -> int:
         size_bytes = request.size_bytes
@@ -215,6 +223,11 @@ class _Attempts:
         """Forget everything that was not committed."""
         if self._sink is not None:
             self._sink.discard()
+
+
+def _patience_s(request: ObjectRequest) -> float:
+    """Return how long to wait for another process that downloads an object."""
+    return PATIENCE_S + (request.size_bytes or 0) / _PATIENCE_BYTES_PER_S
 
 
 def _has_announced_size(descriptor: int, request: ObjectRequest) -> bool:
