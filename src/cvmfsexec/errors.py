@@ -28,6 +28,8 @@
     │   └── TagNotFoundError
     ├── StaleInodeError              the kernel asks for what is no longer shown
     ├── NamespaceError               a system call was refused; carries a hint
+    ├── FusermountError              the mount helper of the host refused
+    │   └── MountBusyError               somebody uses what was to be unmounted
     ├── SessionError                 a process of a session ended before its time
     │   └── ServiceFailedError           a file server said that it cannot start
     └── PublishError                 the publisher cannot go on
@@ -170,6 +172,14 @@ class NamespaceError(CvmfsError):
         super().__init__(message, hint=hint)
         self.syscall = syscall
         self.errno = errno
+
+
+class FusermountError(CvmfsError):
+    """The host's helper for mounting is not there, or says that it cannot."""
+
+
+class MountBusyError(FusermountError):
+    """Somebody uses what was to be unmounted; it stays."""
 
 
 class SessionError(CvmfsError):

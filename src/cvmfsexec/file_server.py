@@ -9,7 +9,7 @@ and is not required.
 
 import gc
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cvmfsexec import log
 from cvmfsexec.client.assembly import Client, User
@@ -30,14 +30,35 @@ class Host(NamedTuple):
     Attributes:
         root: Where the configuration is.
         environment: The user's environment.
-        uid: The user's number on this host; in the session it is 0.
+        uid: The user's number on this host; in the session's namespaces it is 0.
         gid: The user's group, likewise.
+        is_in_namespace: Whether the file server is in the session's namespaces.
     """
 
     root: ConfigurationRoot
     environment: Mapping[str, str]
     uid: int
     gid: int
+    is_in_namespace: bool = True
+
+    @property
+    def user(self) -> User:
+        """For whom the files are shown."""
+        if not self.is_in_namespace:
+            uid, gid = Identity.outside(self.uid), Identity.outside(self.gid)
+        else:
+            uid = Identity(self.uid, 0, is_confined=True)
+            gid = Identity(self.gid, 0, is_confined=True)
+        return User(uid, gid, self.environment)
+
+
+class MountCall(Protocol):
+    """Mounts on a directory, and returns the device to serve the mount from."""
+
+    def __call__(
+        self, mountpoint: str, *, max_read_bytes: int, default_permissions: bool
+    ) -> int:
+        """See ``namespaces.fuse_mount.mount_fuse``."""
 
 
 class ServedRepository(NamedTuple):
@@ -65,6 +86,7 @@ class FileServer:
         repository: ServedRepository,
         host: Host,
         exit_status_of: Callable[[CvmfsError], int],
+        mount: MountCall = mount_fuse,
     ) -> None:
         """Remember what to do; called before the process is forked.
 
@@ -72,11 +94,13 @@ class FileServer:
             repository: What to serve.
             host: The machine and its user.
             exit_status_of: Status for an error that keeps it from being mounted.
+            mount: How it is mounted.
         """
         self._repository = repository
         self._can_be_absent = repository.can_be_absent
         self._host = host
         self._exit_status_of = exit_status_of
+        self._mount = mount
 
     def run(self, channel: ServiceChannel) -> int:
         """Serve until unmounted; the way here is told through the channel."""
@@ -108,18 +132,12 @@ class FileServer:
         return evaluation.finish(directory)
 
     def _serve(self, channel: ServiceChannel) -> None:
-        host = self._host
         fqrn = self._repository.fqrn
         configuration = self._configuration(channel)
-        user = User(
-            uid=Identity(host.uid, 0, is_confined=True),
-            gid=Identity(host.gid, 0, is_confined=True),
-            environment=host.environment,
-        )
-        with Client(configuration, user) as client:
+        with Client(configuration, self._host.user) as client:
             file_system = client.file_system()
             channel.wait_for_root()
-            device = mount_fuse(
+            device = self._mount(
                 self._repository.mountpoint,
                 max_read_bytes=READ_BYTES_MAX,
                 default_permissions=client.settings.view.check_permissions,

@@ -21,6 +21,9 @@ REPOSITORY = 16
 HISTORY = 22
 NO_PROXY = 23
 REVISION_BLACKLISTED = 25
+BUSY = 32
+"""As umount(8) and the original answer for a repository that is in use."""
+
 NOT_AVAILABLE = 69
 """A command that comes with a later version; EX_UNAVAILABLE of sysexits.h."""
 
@@ -42,6 +45,8 @@ _BY_CLASS: dict[type[errors.CvmfsError], int] = {
     errors.TagNotFoundError: HISTORY,
     errors.StaleInodeError: UNKNOWN_ERROR,
     errors.NamespaceError: MOUNT_FAILED,
+    errors.FusermountError: MOUNT_FAILED,
+    errors.MountBusyError: BUSY,
     errors.SessionError: FILE_SERVER_DIED,
     errors.ServiceFailedError: UNKNOWN_ERROR,
     errors.PublishError: UNKNOWN_ERROR,

@@ -1,23 +1,141 @@
-"""``umountrepo [-z] {REPOSITORY|-a}``: undo ``mountrepo``; not yet."""
+"""``umountrepo [-z] {REPOSITORY|-a}``: undo ``mountrepo``.
 
-from typing import NoReturn
+Inside of a session it asks the session instead.
 
-from cvmfsexec.cli.not_yet import Command, decline
+Source: docs/reference/mountrepo.md.
+"""
 
+import os
+import sys
+from typing import Any, NamedTuple, NoReturn
 
-def _is_understood(words: list[str]) -> bool:
-    rest = words[1:] if words[:1] == ["-z"] else words
-    return len(rest) == 1 and (rest == ["-a"] or not rest[0].startswith("-"))
-
-
-COMMAND = Command(
-    name="umountrepo",
-    usage="[-z] {repository.name|-a}",
-    is_understood=_is_understood,
-    instead="nothing needs it, because what cvmfsexec mounts ends with its command",
+from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.report import (
+    replace_missing_streams,
+    report_error,
+    set_verbosity,
+    write_message,
 )
+from cvmfsexec.errors import CvmfsError
+
+USAGE = "Usage: umountrepo [options] [-z] {repository.name|-a}\n"
+
+HELP = (
+    USAGE
+    + """
+Unmount what mountrepo has mounted for this dist.
+
+  -a               all repositories, the latest first
+  -z               lazily: at once from its place, for good when nobody uses it
+  --dist DIR       as for cvmfsexec
+  --verbose        say on stderr what is going on
+  --help           this text
+"""
+)
+
+
+class Arguments(NamedTuple):
+    """What the command line asks for.
+
+    Attributes:
+        repository: Name as typed; empty for all.
+    """
+
+    repository: str = ""
+    wants_all: bool = False
+    is_lazy: bool = False
+    dist: str | None = None
+    verbosity: int = 0
+    wants_help: bool = False
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "-a": {"wants_all": True},
+    "-z": {"is_lazy": True},
+    "-az": {"wants_all": True, "is_lazy": True},
+    "-za": {"wants_all": True, "is_lazy": True},
+    "--help": {"wants_help": True},
+    "--verbose": {"verbosity": 1},
+}
+
+
+def parse(words: list[str]) -> Arguments | None:
+    """Read the words after the command's name; ``None`` if they are not understood."""
+    arguments = Arguments()
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--dist" and (equals or rest):
+            arguments = arguments._replace(dist=value if equals else rest.pop(0))
+        elif word in _FLAGS:
+            arguments = arguments._replace(**_FLAGS[word])
+        else:
+            return None
+    if arguments.wants_help or (arguments.wants_all and not rest):
+        return arguments
+    is_one = len(rest) == 1 and not arguments.wants_all
+    return arguments._replace(repository=rest[0]) if is_one else None
 
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    decline(COMMAND)
+    replace_missing_streams()
+    try:
+        status = _main(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = exit_codes.INTERRUPTED
+    sys.exit(status)
+
+
+def _main(words: list[str]) -> int:
+    arguments = parse(words)
+    if arguments is None:
+        sys.stderr.write(USAGE)
+        return exit_codes.USAGE
+    if arguments.wants_help:
+        sys.stdout.write(HELP)
+        return exit_codes.OK
+    set_verbosity("umountrepo", arguments.verbosity)
+    try:
+        return _unmount(arguments)
+    except CvmfsError as error:
+        report_error("umountrepo", error)
+        return exit_codes.exit_status_of(error)
+
+
+def _unmount(arguments: Arguments) -> int:
+    """Unmount what was asked for; the answer is the worst exit status."""
+    from cvmfsexec.cli.configuration import configuration_root
+    from cvmfsexec.configuration.evaluate import complete_name, config_repository_of
+    from cvmfsexec.configuration.mount_places import mount_places
+    from cvmfsexec.host_mounts import mounted
+
+    root = configuration_root(arguments.dist)
+    mountpoints = mounted(mount_places(root), os.getuid())
+    if arguments.wants_all:
+        first = config_repository_of(root, os.environ) or ""
+        mountpoints.sort(key=lambda path: os.path.basename(path) == first)
+    else:
+        fqrn = complete_name(arguments.repository, root, os.environ)
+        mountpoints = [one for one in mountpoints if os.path.basename(one) == fqrn][:1]
+        if not mountpoints:
+            sys.stderr.write(f"{fqrn} not mounted\n")
+            return exit_codes.UNKNOWN_ERROR
+    statuses = [_unmount_one(one, is_lazy=arguments.is_lazy) for one in mountpoints]
+    return max(statuses, default=exit_codes.OK)
+
+
+def _unmount_one(mountpoint: str, *, is_lazy: bool) -> int:
+    from cvmfsexec.host_mounts import unmount
+    from cvmfsexec.namespaces.fusermount import Fusermount
+
+    fqrn = os.path.basename(mountpoint)
+    print("Lazily unmounting" if is_lazy else "Unmounting", fqrn, flush=True)
+    helper = Fusermount(os.environ.get("PATH", ""))
+    try:
+        unmount(helper, mountpoint, is_lazy=is_lazy)
+    except CvmfsError as error:
+        write_message("umountrepo", str(error), error.hint)
+        return exit_codes.exit_status_of(error)
+    return exit_codes.OK

@@ -19,8 +19,10 @@ SOURCE = "cvmfs2"
 def mount_fuse(
     mountpoint: str,
     *,
+    source: str = SOURCE,
     max_read_bytes: int = 0,
     default_permissions: bool = False,
+    allow_other: bool = True,
 ) -> int:
     """Mount read-only, and return the device to serve it from; the caller closes it.
 
@@ -31,19 +33,23 @@ def mount_fuse(
 
     Args:
         mountpoint: An existing directory.
+        source: What the mount table shows first.
         max_read_bytes: Largest read request; 0 leaves it to the kernel.
         default_permissions: The kernel checks the mode of files for each access.
+        allow_other: See above.
 
     Raises:
         NamespaceError: No device, or the mount was refused; with a hint.
     """
-    options = ["rootmode=40000", "user_id=0", "group_id=0", "allow_other"]
+    options = ["rootmode=40000", "user_id=0", "group_id=0"]
+    if allow_other:
+        options.append("allow_other")
     if default_permissions:
         options.append("default_permissions")
     if max_read_bytes:
         options.append(f"max_read={max_read_bytes}")
     try:
-        return _mount_new_device(mountpoint, options)
+        return _mount_new_device(mountpoint, source, options)
     except NamespaceError as error:
         from cvmfsexec.namespaces import hints
 
@@ -51,7 +57,7 @@ def mount_fuse(
         raise
 
 
-def _mount_new_device(mountpoint: str, options: list[str]) -> int:
+def _mount_new_device(mountpoint: str, source: str, options: list[str]) -> int:
     try:
         device = os.open(DEVICE, os.O_RDWR)
     except OSError as error:
@@ -60,7 +66,7 @@ def _mount_new_device(mountpoint: str, options: list[str]) -> int:
     data = ",".join((f"fd={device}", *options))
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV
     try:
-        syscalls.mount(SOURCE, mountpoint, fstype="fuse", flags=flags, data=data)
+        syscalls.mount(source, mountpoint, fstype="fuse", flags=flags, data=data)
     except NamespaceError:
         os.close(device)
         raise

@@ -10,7 +10,7 @@ from cvmfsexec import __version__
 from cvmfsexec.cli import exit_codes
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = ("makedist", "mountrepo", "singcvmfs", "umountrepo")
+COMMANDS = ("makedist", "singcvmfs")
 
 
 def run(line: str) -> subprocess.CompletedProcess[str]:
@@ -28,11 +28,6 @@ def run(line: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "line",
     [
-        "mountrepo atlas.cern.ch",
-        "umountrepo atlas.cern.ch",
-        "umountrepo -z atlas.cern.ch",
-        "umountrepo -a",
-        "umountrepo -z -a",
         "singcvmfs exec image ls",
         "singcvmfs --pwd / run image",
         "singcvmfs version",
@@ -54,13 +49,6 @@ def test_understood_words_are_declined_in_one_sentence(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "status"),
     [
-        ("mountrepo", 1),
-        ("mountrepo a.b c.d", 1),
-        ("mountrepo -x", 1),
-        ("umountrepo", 1),
-        ("umountrepo -z", 1),
-        ("umountrepo -a a.b", 1),
-        ("umountrepo -x", 1),
         ("singcvmfs", 1),
         ("singcvmfs --debug", 1),
         ("makedist", 2),
