@@ -153,6 +153,30 @@ def _threads_can_write_one_object_at_once(store: ObjectStore) -> None:
     assert content_of(store.open_object(NAME)) == content
 
 
+def _a_claim_is_ours_where_nobody_else_wants_the_object(store: ObjectStore) -> None:
+    for _ in range(2):
+        with store.claim(NAME, patience_s=0) as is_ours:
+            assert is_ours
+
+
+def _an_object_can_be_stored_with_the_claim_on_it(store: ObjectStore) -> None:
+    with store.claim(NAME, patience_s=60):
+        os.close(put(store, NAME, CONTENT))
+        assert content_of(store.open_object(NAME)) == CONTENT
+    assert content_of(store.open_object(NAME)) == CONTENT
+
+
+def _the_claim_ends_with_an_error(store: ObjectStore) -> None:
+    def claim_and_fail() -> None:
+        with store.claim(NAME, patience_s=0):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        claim_and_fail()
+    with store.claim(NAME, patience_s=0) as is_ours:
+        assert is_ours
+
+
 def _usage_is_that_of_few_objects_or_unknown(store: ObjectStore) -> None:
     os.close(put(store, NAME, CONTENT))
     assert store.used_bytes() in (None, len(CONTENT))
@@ -173,6 +197,9 @@ STORE_CLAIMS: tuple[Claim, ...] = (
     _algorithms_do_not_share_names,
     _descriptors_are_not_inherited,
     _threads_can_write_one_object_at_once,
+    _a_claim_is_ours_where_nobody_else_wants_the_object,
+    _an_object_can_be_stored_with_the_claim_on_it,
+    _the_claim_ends_with_an_error,
     _usage_is_that_of_few_objects_or_unknown,
 )
 
