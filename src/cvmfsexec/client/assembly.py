@@ -12,6 +12,7 @@ from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.catalog.history import Tag
+from cvmfsexec.client.connections import external_network_settings, network_settings
 from cvmfsexec.client.entry_attributes import entry_sources
 from cvmfsexec.client.file_system_statistics import file_system_statistics
 from cvmfsexec.client.mount_attributes import (
@@ -25,6 +26,7 @@ from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.keys import master_keys
 from cvmfsexec.configuration.requirements import check_requirements
 from cvmfsexec.configuration.settings import (
+    CacheSettings,
     ClientSettings,
     MagicXattrVisibility,
     ViewSettings,
@@ -34,7 +36,6 @@ from cvmfsexec.fetch import Fetcher
 from cvmfsexec.fetch.throttle import FailureThrottle
 from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
 from cvmfsexec.network.client import HttpClient
-from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import RevisionSelector
@@ -103,9 +104,10 @@ class Client:
         self.settings = ClientSettings.from_configuration(configuration)
         if self.settings.cache.alien_directory is not None:
             log.warning("%s: CVMFS_ALIEN_CACHE is not used yet", self.fqrn)
-        network = NetworkSettings.from_parameters(configuration, user.environment)
+        places = self.settings.cache if store is None else None
+        network = network_settings(configuration, user.environment, places)
         self.http = HttpClient(network)
-        self._external = _external_client(configuration, user.environment)
+        self._external = _external_client(configuration, user.environment, places)
         self.store = store or DirectoryStore.open(self.settings.cache.directory)
         self.fetcher = Fetcher(self.http, self.store, self._external)
         self.trust = _trust_settings(configuration, self.settings)
@@ -199,9 +201,11 @@ class Client:
 
 
 def _external_client(
-    configuration: Configuration, environment: Mapping[str, str]
+    configuration: Configuration,
+    environment: Mapping[str, str],
+    places: CacheSettings | None,
 ) -> HttpClient | None:
-    settings = NetworkSettings.external_from_parameters(configuration, environment)
+    settings = external_network_settings(configuration, environment, places)
     return None if settings is None else HttpClient(settings)
 
 

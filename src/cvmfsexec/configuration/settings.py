@@ -8,6 +8,7 @@ needs is read by ``cvmfsexec.network`` itself.
 Source: docs/reference/client-behaviour.md, "Parameters".
 """
 
+import os
 import re
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,6 +43,7 @@ class CacheSettings(NamedTuple):
             other users; ``None`` without one.
         workspace: Directory for what is not an object: breadcrumbs, locks.
         quota_limit_mb: Soft limit in MiB; 0 for none.
+        shared_directory: Directory for what concerns all repositories of the user.
     """
 
     directory: str
@@ -49,6 +51,7 @@ class CacheSettings(NamedTuple):
     alien_directory: str | None
     workspace: str
     quota_limit_mb: int
+    shared_directory: str
 
 
 class ViewSettings(NamedTuple):
@@ -149,12 +152,14 @@ def _cache_settings(configuration: "Configuration") -> CacheSettings:
             hint="set CVMFS_QUOTA_LIMIT=-1",
         )
     directory = _cache_directory(configuration, is_shared=is_shared)
+    has_own_place = bool(configuration.get("CVMFS_CACHE_DIR"))
     return CacheSettings(
         directory=directory,
-        is_shared=is_shared and not configuration.get("CVMFS_CACHE_DIR"),
+        is_shared=is_shared and not has_own_place,
         alien_directory=alien,
         workspace=configuration.path("CVMFS_WORKSPACE") or directory,
         quota_limit_mb=quota_limit_mb,
+        shared_directory=directory if has_own_place else os.path.dirname(directory),
     )
 
 

@@ -18,11 +18,15 @@ DIRECT = "DIRECT"
 
 AUTO = "auto"
 
+WPAD_URL = "http://wpad/wpad.dat"
+"""Where a network offers its proxy configuration file, by convention."""
+
 _MEMBER = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/|;]+)/*")
 _SERVER = re.compile(r"(https?)://([^/?#]+)(/[^?#]*)?|(file):///[^?#]*", re.IGNORECASE)
 _AUTHORITY = re.compile(
     r"(?:[^@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?"
 )
+_PAC_URL = re.compile(r"https?://([^/?#]+)([/?][!-~]*)?|file:///[!-~]*", re.IGNORECASE)
 _VISIBLE = re.compile(r"[!-~]*")
 _CREDENTIALS = re.compile(r"(?<=://)[^/]*@")
 _PROXY_SCHEMES = ("http", "https")
@@ -73,6 +77,25 @@ def parse_server_list(text: str, fqrn: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_check_server(server) for server in servers if server))
 
 
+def parse_pac_urls(text: str) -> tuple[str, ...]:
+    """Read a list of places of proxy configuration files, in order.
+
+    Args:
+        text: URLs separated by ``;``; ``auto`` stands for the usual place.
+
+    Raises:
+        FormatError: An element is not an ``http``, ``https`` or ``file`` URL.
+    """
+    parts = (part.strip() for part in text.split(";"))
+    return tuple(dict.fromkeys(_check_pac_url(part) for part in parts if part))
+
+
+def without_direct(groups: tuple[ProxyGroup, ...]) -> tuple[ProxyGroup, ...]:
+    """Return what is left of groups when nobody may be asked without a proxy."""
+    kept = (tuple(m for m in group.members if m != DIRECT) for group in groups)
+    return tuple(ProxyGroup(members) for members in kept if members)
+
+
 def without_credentials(url: str) -> str:
     """Return a URL that may be shown: user name and password are left out."""
     return _CREDENTIALS.sub("", url)
@@ -109,6 +132,17 @@ def _check_server(text: str) -> str:
         return "file://" + (text[len("file://") :].rstrip("/") or "/")
     _check_authority(match[2], text)
     return f"{match[1].lower()}://{match[2]}{(match[3] or '').rstrip('/')}"
+
+
+def _check_pac_url(text: str) -> str:
+    if text == AUTO:
+        return WPAD_URL
+    match = _PAC_URL.fullmatch(text)
+    if match is None:
+        raise FormatError(f"not the URL of a proxy configuration file: {_shown(text)}")
+    if match[1]:
+        _check_authority(match[1], text)
+    return text
 
 
 def _check_authority(authority: str, whole: str) -> None:

@@ -10,18 +10,21 @@ from cvmfsexec.errors import ConfigurationError, FormatError, NoRouteError
 from cvmfsexec.format.proxy_groups import (
     DIRECT,
     ProxyGroup,
+    parse_pac_urls,
     parse_proxy_list,
     parse_server_list,
+    without_direct,
 )
 from cvmfsexec.network.authorities import Authorities, find_authorities
-from cvmfsexec.network.discovery import resolve_auto
 from cvmfsexec.network.failover import FailoverPolicy
+from cvmfsexec.network.resolution import ResolutionPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cvmfsexec.format.parameters import Parameters
 
+_SECONDS_MAX = 10**7
 CONNECTIONS_MAX = 16  # the original's number; site operators count on it
 
 USER_AGENT = f"cvmfs Fuse cvmfsexec-{cvmfsexec.__version__}"
@@ -29,7 +32,7 @@ USER_AGENT = f"cvmfs Fuse cvmfsexec-{cvmfsexec.__version__}"
 
 _DIRECT_ONLY = (ProxyGroup((DIRECT,)),)
 _NO_ENVIRONMENT: "Mapping[str, str]" = {}
-_NO_PROXY_HINT = (
+NO_PROXY_HINT = (
     "set CVMFS_HTTP_PROXY to the site's proxy, e.g. http://squid.example.org:3128; "
     "DIRECT must be written explicitly"
 )
@@ -65,13 +68,31 @@ _EXTERNAL = _Names(
 )
 
 
+class Discovery(NamedTuple):
+    """What became of ``auto``.
+
+    Attributes:
+        groups: What it stands for, or nothing.
+        origin: Where that was found, for people.
+        failures: What was asked in vain, and why it was, for people.
+    """
+
+    groups: tuple[ProxyGroup, ...] = ()
+    origin: str = ""
+    failures: tuple[str, ...] = ()
+
+
 class NetworkSettings(NamedTuple):
     """Whom to ask, and how patiently.
 
     Attributes:
         servers: Base URLs in order of preference.
-        proxy_groups: Resolved, so without ``auto``.
+        proxy_groups: Groups in order; ``auto`` is for ``discovery`` to replace.
         fallback_proxy_groups: Tried when all others failed.
+        allows_direct: Whether ``DIRECT`` counts, where it is found.
+        pac_urls: Where proxy configuration files may be.
+        discovery: What was found for ``auto``; None if nobody has looked.
+        resolution: How names of proxies become addresses.
         failover: Retries, waits, and returns to the first choice.
         timeout_s: To connect, and for the speed below, with a proxy; 0 for none.
         timeout_direct_s: The same without a proxy.
@@ -87,6 +108,10 @@ class NetworkSettings(NamedTuple):
     servers: tuple[str, ...]
     proxy_groups: tuple[ProxyGroup, ...] = _DIRECT_ONLY
     fallback_proxy_groups: tuple[ProxyGroup, ...] = ()
+    allows_direct: bool = True
+    pac_urls: tuple[str, ...] = ()
+    discovery: Discovery | None = None
+    resolution: ResolutionPolicy = ResolutionPolicy()
     failover: FailoverPolicy = FailoverPolicy()
     timeout_s: int = 5
     timeout_direct_s: int = 10
@@ -108,12 +133,11 @@ class NetworkSettings(NamedTuple):
 
         Args:
             parameters: Of the repository.
-            environment: Read for http_proxy, CVMFS_IPV4_ONLY, X509_CERT_DIR and
+            environment: Read for CVMFS_IPV4_ONLY, X509_CERT_DIR and
                 X509_CERT_BUNDLE.
 
         Raises:
-            NoRouteError: No server or no proxy is configured; also when ``auto``
-                was all there is and found none.
+            NoRouteError: No server or no proxy is configured.
             ConfigurationError: A parameter makes no sense.
         """
         servers = _servers(parameters, _REPOSITORY)
@@ -125,7 +149,7 @@ class NetworkSettings(NamedTuple):
         if not proxies and all(_is_local(server) for server in servers):
             proxies = _DIRECT_ONLY  # never asked
         if not proxies:
-            raise NoRouteError("CVMFS_HTTP_PROXY is not set", hint=_NO_PROXY_HINT)
+            raise NoRouteError("CVMFS_HTTP_PROXY is not set", hint=NO_PROXY_HINT)
         return _read(parameters, environment, _REPOSITORY, servers, proxies)
 
     @classmethod
@@ -151,6 +175,11 @@ class NetworkSettings(NamedTuple):
         """Groups in the order in which they are tried."""
         return self.proxy_groups + self.fallback_proxy_groups
 
+    @property
+    def has_auto(self) -> bool:
+        """Whether a group stands for what has not been looked for yet."""
+        return any(group.is_auto for group in self.all_proxy_groups)
+
 
 def _read(
     parameters: "Parameters",
@@ -160,12 +189,15 @@ def _read(
     proxies: tuple[ProxyGroup, ...],
 ) -> NetworkSettings:
     fallback = _proxies(parameters, names.fallback)
-    proxies = resolve_auto(proxies, environment.get("http_proxy"))
-    if fallback:
+    allows_direct = not fallback
+    if not allows_direct:
         # Whoever names fallback proxies does not want the servers to be flooded.
-        proxies, fallback = _without_direct(proxies), _without_direct(fallback)
+        proxies, fallback = without_direct(proxies), without_direct(fallback)
     if not proxies and not fallback:
-        raise NoRouteError("no proxy was found", hint=_NO_PROXY_HINT)
+        raise NoRouteError(
+            "only DIRECT is configured, which does not count with fallback proxies",
+            hint=NO_PROXY_HINT,
+        )
     use_system_authorities = parameters.boolean(
         "CVMFS_USE_SSL_SYSTEM_CA", default=False
     )
@@ -174,6 +206,9 @@ def _read(
         servers=servers[: parameters.integer(names.max_servers, 0, minimum=0) or None],
         proxy_groups=proxies,
         fallback_proxy_groups=fallback,
+        allows_direct=allows_direct,
+        pac_urls=_pac_urls(parameters, proxies + fallback),
+        resolution=_resolution(parameters, environment),
         failover=_failover(parameters),
         timeout_s=parameters.integer(names.timeout, 5, minimum=0),
         timeout_direct_s=parameters.integer(names.timeout_direct, 10, minimum=0),
@@ -218,16 +253,45 @@ def _proxies(parameters: "Parameters", name: str) -> tuple[ProxyGroup, ...]:
         raise _misconfigured(parameters, name, error) from error
 
 
+def _pac_urls(
+    parameters: "Parameters", groups: tuple[ProxyGroup, ...]
+) -> tuple[str, ...]:
+    """Return where to look for proxies, if anybody is to look."""
+    name = "CVMFS_PAC_URLS"
+    if not any(group.is_auto for group in groups):
+        return ()
+    try:
+        return parse_pac_urls(parameters.get(name))
+    except FormatError as error:
+        raise _misconfigured(parameters, name, error) from error
+
+
+def _resolution(
+    parameters: "Parameters", environment: "Mapping[str, str]"
+) -> ResolutionPolicy:
+    def count(name: str, default: int) -> int:
+        return parameters.integer(name, default, minimum=0, maximum=_SECONDS_MAX)
+
+    default = ResolutionPolicy()
+    family = parameters.get("CVMFS_IPFAMILY_PREFER")
+    if family not in {"", "4", "6"}:
+        raise parameters.error("CVMFS_IPFAMILY_PREFER", "is neither 4 nor 6")
+    return ResolutionPolicy(
+        timeout_s=count("CVMFS_DNS_TIMEOUT", default.timeout_s),
+        retries=count("CVMFS_DNS_RETRIES", default.retries),
+        min_ttl_s=count("CVMFS_DNS_MIN_TTL", default.min_ttl_s),
+        max_ttl_s=count("CVMFS_DNS_MAX_TTL", default.max_ttl_s),
+        prefers_ipv6=family == "6",
+        is_ipv4_only=bool(environment.get("CVMFS_IPV4_ONLY")),
+        addresses_max=count("CVMFS_MAX_IPADDR_PER_PROXY", default.addresses_max),
+    )
+
+
 def _misconfigured(
     parameters: "Parameters", name: str, error: FormatError
 ) -> ConfigurationError:
     # Unlike parameters.error, without the value: there may be a password in it.
     return ConfigurationError(f"{name} (from {parameters.source(name)}): {error}")
-
-
-def _without_direct(groups: tuple[ProxyGroup, ...]) -> tuple[ProxyGroup, ...]:
-    kept = (tuple(m for m in group.members if m != DIRECT) for group in groups)
-    return tuple(ProxyGroup(members) for members in kept if members)
 
 
 def _is_local(server: str) -> bool:

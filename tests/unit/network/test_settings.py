@@ -5,11 +5,12 @@ import pytest
 
 from cvmfsexec.errors import ConfigurationError, NoRouteError
 from cvmfsexec.format.parameters import Parameters
-from cvmfsexec.format.proxy_groups import format_proxy_list, parse_proxy_list
+from cvmfsexec.format.proxy_groups import format_proxy_list
 from cvmfsexec.network import authorities
 from cvmfsexec.network.authorities import GRID_DIRECTORY, Authorities, find_authorities
-from cvmfsexec.network.discovery import resolve_auto
+from cvmfsexec.network.discovery import discover
 from cvmfsexec.network.failover import FailoverPolicy
+from cvmfsexec.network.resolution import ResolutionPolicy
 from cvmfsexec.network.settings import NetworkSettings
 
 FQRN = "atlas.cern.ch"
@@ -20,7 +21,8 @@ DIRECT = {"CVMFS_HTTP_PROXY": "DIRECT"}
 def settings(*values: dict[str, str], **environment: str) -> NetworkSettings:
     merged = {name: text for part in values for name, text in part.items()}
     parameters = Parameters.from_values(FQRN, merged, "default.local")
-    return NetworkSettings.from_parameters(parameters, environment)
+    made = NetworkSettings.from_parameters(parameters, environment)
+    return discover(made, environment)
 
 
 def proxies(of: NetworkSettings) -> str:
@@ -132,6 +134,8 @@ def test_local_directory_needs_no_proxy() -> None:
         {"CVMFS_TIMEOUT_DIRECT": "-1"},
         {"CVMFS_MAX_RETRIES": "1.5"},
         {"CVMFS_MAX_SERVERS": "-3"},
+        {"CVMFS_IPFAMILY_PREFER": "5"},
+        {"CVMFS_DNS_TIMEOUT": "x"},
     ],
 )
 def test_senseless_parameter_is_named(values: dict[str, str]) -> None:
@@ -140,6 +144,12 @@ def test_senseless_parameter_is_named(values: dict[str, str]) -> None:
     assert next(iter(values)) in str(caught.value)
     assert "default.local" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_senseless_place_of_a_proxy_configuration_file_is_named() -> None:
+    values = {"CVMFS_HTTP_PROXY": "auto", "CVMFS_PAC_URLS": "ftp://wpad/wpad.dat"}
+    with pytest.raises(ConfigurationError, match="CVMFS_PAC_URLS"):
+        settings(SERVER, values)
 
 
 def test_senseless_environment_is_named() -> None:
@@ -183,8 +193,42 @@ def test_external_proxies() -> None:
 
 
 def test_list_without_auto_is_not_touched() -> None:
-    groups = parse_proxy_list("p:1;DIRECT")
-    assert resolve_auto(groups, "http://other:1") is groups
+    made = settings(SERVER, {"CVMFS_HTTP_PROXY": "p:1;DIRECT"})
+    assert discover(made, {"http_proxy": "http://other:1"}) is made
+    assert made.discovery is None
+
+
+def test_places_of_proxy_configuration_files_are_read_if_needed_only() -> None:
+    urls = {"CVMFS_PAC_URLS": "auto;http://a/x?y=1;file:///etc/proxy.pac"}
+    parameters = Parameters.from_values(
+        FQRN, {**SERVER, **urls, "CVMFS_HTTP_PROXY": "auto"}
+    )
+    made = NetworkSettings.from_parameters(parameters)
+    assert made.pac_urls == (
+        "http://wpad/wpad.dat",
+        "http://a/x?y=1",
+        "file:///etc/proxy.pac",
+    )
+    assert settings(SERVER, DIRECT, {"CVMFS_PAC_URLS": "nonsense"}).pac_urls == ()
+
+
+def test_how_names_are_resolved() -> None:
+    made = settings(
+        SERVER,
+        DIRECT,
+        {
+            "CVMFS_DNS_TIMEOUT": "1",
+            "CVMFS_DNS_RETRIES": "2",
+            "CVMFS_DNS_MIN_TTL": "3",
+            "CVMFS_DNS_MAX_TTL": "4",
+            "CVMFS_IPFAMILY_PREFER": "6",
+            "CVMFS_MAX_IPADDR_PER_PROXY": "5",
+        },
+        CVMFS_IPV4_ONLY="1",
+    )
+    assert made.resolution == ResolutionPolicy(
+        1, 2, 3, 4, prefers_ipv6=True, is_ipv4_only=True, addresses_max=5
+    )
 
 
 def test_authorities_of_the_grid() -> None:
