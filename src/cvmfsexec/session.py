@@ -5,6 +5,7 @@ have a single one.
 """
 
 import gc
+import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from cvmfsexec import log
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.namespaces.plan import Service, SessionPlan
+from cvmfsexec.namespaces.root import NO_NATIVE, NativeTree
 from cvmfsexec.namespaces.supervisor import run_session
 
 MOUNT_DIRECTORY = "/cvmfs"
@@ -31,6 +33,7 @@ class ExecRequest(NamedTuple):
         environment: What it finds in its environment.
         uid: The user's number on this host.
         gid: The user's group.
+        replaces_native: Nothing of the host's own ``/cvmfs`` is shown.
     """
 
     repositories: tuple[str, ...]
@@ -40,6 +43,15 @@ class ExecRequest(NamedTuple):
     environment: Mapping[str, str]
     uid: int
     gid: int
+    replaces_native: bool = False
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """All repositories that must be there, each once, the first one first."""
+        first = (
+            (self.configuration_repository,) if self.configuration_repository else ()
+        )
+        return tuple(dict.fromkeys(first + self.repositories))
 
 
 def run(
@@ -55,23 +67,53 @@ def run(
     Raises:
         CvmfsError: The command was never started.
     """
-    services = () if root is None else _services(request, root, exit_status_of)
+    native = _native(request)
+    kept = _keep_mounted(native)
+    services: tuple[Service, ...] = ()
+    if root is not None:
+        services = _services(request, root, exit_status_of, native.names)
     plan = SessionPlan(
         command=request.command,
         environment=request.environment,
         cwd=request.cwd,
         services=services,
         mountpoints=tuple(mountpoint_of(service.name) for service in services),
+        native=native,
     )
     _tell(plan, root)
     gc.freeze()  # what is here now is shared by all processes, as long as none looks
     gc.enable()
-    return run_session(plan)
+    try:
+        return run_session(plan)
+    finally:
+        for descriptor in kept:
+            os.close(descriptor)
 
 
 def mountpoint_of(fqrn: str) -> str:
     """Return where a repository appears."""
     return f"{MOUNT_DIRECTORY}/{fqrn}"
+
+
+def _native(request: ExecRequest) -> NativeTree:
+    """Return what is kept of the host's own directory; most hosts have none."""
+    if request.replaces_native or not os.path.lexists(MOUNT_DIRECTORY):
+        return NO_NATIVE
+    from cvmfsexec.namespaces.native import read_native
+
+    native = read_native(MOUNT_DIRECTORY, request.needed)
+    for fqrn in request.needed:
+        if fqrn in native.names:
+            log.detail("%s: the host has it at %s", fqrn, mountpoint_of(fqrn))
+    return native
+
+
+def _keep_mounted(native: NativeTree) -> tuple[int, ...]:
+    if not native.is_automounted:
+        return ()
+    from cvmfsexec.namespaces.native import keep_mounted
+
+    return keep_mounted(native)
 
 
 def _tell(plan: SessionPlan, root: ConfigurationRoot | None) -> None:
@@ -83,29 +125,32 @@ def _tell(plan: SessionPlan, root: ConfigurationRoot | None) -> None:
 
 
 def _services(
-    request: ExecRequest, root: ConfigurationRoot, exit_status_of: ExitStatusOf
+    request: ExecRequest,
+    root: ConfigurationRoot,
+    exit_status_of: ExitStatusOf,
+    present: frozenset[str],
 ) -> tuple[Service, ...]:
-    first = request.configuration_repository
-    names = dict.fromkeys(
-        (first, *request.repositories) if first else request.repositories
-    )
+    """Return the file servers for what is needed and not present."""
+    names = [fqrn for fqrn in request.needed if fqrn not in present]
     if not names:
         return ()
     # Imported once, before the forks: it takes half of the time to the first file.
     from cvmfsexec.file_server import FileServer, Host, ServedRepository
 
     host = Host(root, request.environment, request.uid, request.gid)
+    first = request.configuration_repository
     # Who asks for other repositories can perhaps do without the one that configures.
     can_be_absent = {first} - set(request.repositories) if request.repositories else ()
     services = []
     for fqrn in names:
-        after = (first,) if first and fqrn != first else ()
+        is_configured = bool(first) and fqrn != first
         repository = ServedRepository(
             fqrn,
             mountpoint_of(fqrn),
-            mountpoint_of(first) if after else None,
+            mountpoint_of(first) if is_configured else None,
             can_be_absent=fqrn in can_be_absent,
         )
         server = FileServer(repository, host, exit_status_of)
+        after = (first,) if is_configured and first not in present else ()
         services.append(Service(fqrn, server.run, after))
     return tuple(services)

@@ -37,6 +37,7 @@ The default command is $SHELL.
   -m IMAGE         keep the cache in a scratch file system image (not available yet)
   --dist DIR       use DIR/etc/cvmfs for configuration and DIR/var for the cache
                    (default: $CVMFSEXEC_DIST, then dist/ beside this command)
+  --replace-native show nothing of a /cvmfs that the host has itself
   --mode N         insist on mode N; this version has mode 3
   --verbose        say on stderr what is going on
   --debug          say everything
@@ -66,6 +67,7 @@ class Arguments(NamedTuple):
     dist: str | None = None
     image: str | None = None
     mode: str | None = None
+    replaces_native: bool = False
     verbosity: int = 0
     wants_version: bool = False
     wants_help: bool = False
@@ -78,6 +80,7 @@ _WITH_VALUE = {
 _FLAGS: dict[str, tuple[str, object]] = {
     "--help": ("wants_help", True),
     "--version": ("wants_version", True),
+    "--replace-native": ("replaces_native", True),
     "--verbose": ("verbosity", 1),
     "--debug": ("verbosity", 2),
 }
@@ -219,6 +222,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             environment=environment,
             uid=os.getuid(),
             gid=os.getgid(),
+            replaces_native=arguments.replaces_native,
         ),
         root,
         exit_codes.exit_status_of,
