@@ -14,7 +14,7 @@ function dnsDomainIs(host, domain) {
 function localHostOrDomainIs(host, hostdom) {
   return host === hostdom || String(hostdom).indexOf(host + '.') === 0;
 }
-function isResolvable(host) { return dnsResolve(host) !== null; }
+function isResolvable(host) { return dnsResolve(host) != null; }
 function dnsDomainLevels(host) { return String(host).split('.').length - 1; }
 function convert_addr(text) {
   var match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(String(text));
