@@ -7,14 +7,20 @@ have a single one.
 import gc
 import os
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec import log
 from cvmfsexec.configuration.locate import ConfigurationRoot
-from cvmfsexec.errors import CvmfsError
+from cvmfsexec.errors import CvmfsError, NamespaceError
 from cvmfsexec.namespaces.plan import Service, SessionPlan
 from cvmfsexec.namespaces.root import NO_NATIVE, NativeTree
 from cvmfsexec.namespaces.supervisor import run_session
+
+if TYPE_CHECKING:
+    from cvmfsexec.host_session import HostWay
+
+HOST_MODE = 2
+"""In it the host mounts; see ``host_session``."""
 
 MOUNT_DIRECTORY = "/cvmfs"
 
@@ -34,6 +40,7 @@ class ExecRequest(NamedTuple):
         uid: The user's number on this host.
         gid: The user's group.
         replaces_native: Nothing of the host's own ``/cvmfs`` is shown.
+        mode: 2 or 3, to insist on it; 0 for the best that works.
     """
 
     repositories: tuple[str, ...]
@@ -44,6 +51,7 @@ class ExecRequest(NamedTuple):
     uid: int
     gid: int
     replaces_native: bool = False
+    mode: int = 0
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -69,22 +77,11 @@ def run(
     """
     native = _native(request)
     kept = _keep_mounted(native)
-    services: tuple[Service, ...] = ()
-    if root is not None:
-        services = _services(request, root, exit_status_of, native.names)
-    plan = SessionPlan(
-        command=request.command,
-        environment=request.environment,
-        cwd=request.cwd,
-        services=services,
-        mountpoints=tuple(mountpoint_of(service.name) for service in services),
-        native=native,
-    )
-    _tell(plan, root)
-    gc.freeze()  # what is here now is shared by all processes, as long as none looks
-    gc.enable()
+    attempt = _Attempt(request, root, exit_status_of, native)
     try:
-        return run_session(plan)
+        if request.mode == HOST_MODE:
+            return attempt.run_with_host_mounts()
+        return _run_in_best_mode(attempt)
     finally:
         for descriptor in kept:
             os.close(descriptor)
@@ -116,41 +113,130 @@ def _keep_mounted(native: NativeTree) -> tuple[int, ...]:
     return keep_mounted(native)
 
 
-def _tell(plan: SessionPlan, root: ConfigurationRoot | None) -> None:
-    if root is not None:
-        log.detail("the configuration is %s", root.etc)
-    if log.is_debugging():
-        for step in plan.describe():
-            log.debug("plan: %s", step)
+def _run_in_best_mode(attempt: "_Attempt") -> int:
+    """Run with mounts in namespaces, or if these are refused with those of the host."""
+    try:
+        return attempt.run()
+    except NamespaceError as error:
+        from cvmfsexec.namespaces import hints
+
+        if attempt.request.mode or not hints.is_about_fuse(error):
+            error.hint = _with_mount_command(error.hint, attempt.request)
+            raise
+        refusal = error
+    log.detail("mode 3 is not possible (%s); going on in mode 2", refusal)
+    try:
+        return attempt.run_with_host_mounts()
+    except CvmfsError as error:
+        if attempt.exit_status_of(error) != attempt.exit_status_of(refusal):
+            raise
+        raise NamespaceError(
+            f"{refusal} (mode 3); {error} (mode 2)",
+            hint=error.hint or refusal.hint,
+            errno=refusal.errno,
+        ) from error
 
 
-def _services(
-    request: ExecRequest,
-    root: ConfigurationRoot,
-    exit_status_of: ExitStatusOf,
-    present: frozenset[str],
-) -> tuple[Service, ...]:
-    """Return the file servers for what is needed and not present."""
-    names = [fqrn for fqrn in request.needed if fqrn not in present]
-    if not names:
-        return ()
-    # Imported once, before the forks: it takes half of the time to the first file.
-    from cvmfsexec.file_server import FileServer, Host, ServedRepository
+def _with_mount_command(hint: str, request: ExecRequest) -> str:
+    """Say what can be done with ``fusermount`` alone, if it is there."""
+    from cvmfsexec.namespaces.fusermount import find_helper
 
-    host = Host(root, request.environment, request.uid, request.gid)
-    first = request.configuration_repository
-    # Who asks for other repositories can perhaps do without the one that configures.
-    can_be_absent = {first} - set(request.repositories) if request.repositories else ()
-    services = []
-    for fqrn in names:
-        is_configured = bool(first) and fqrn != first
-        repository = ServedRepository(
-            fqrn,
-            mountpoint_of(fqrn),
-            mountpoint_of(first) if is_configured else None,
-            can_be_absent=fqrn in can_be_absent,
+    if not request.needed or not find_helper(request.environment.get("PATH", "")):
+        return hint
+    advice = "mountrepo (mode 1) needs no namespaces, and mounts below dist/cvmfs"
+    return f"{hint}; {advice}" if hint else advice
+
+
+class _Attempt(NamedTuple):
+    """A session that is tried in one mode or another.
+
+    Attributes:
+        request: What to run.
+        root: Configuration, if there is any.
+        exit_status_of: Status for an error.
+        native: What is kept of the host's own directory.
+    """
+
+    request: ExecRequest
+    root: ConfigurationRoot | None
+    exit_status_of: ExitStatusOf
+    native: NativeTree
+
+    def run(self) -> int:
+        """Run it with mounts in its own namespaces (mode 3)."""
+        services = self._services()
+        plan = self._plan(services)._replace(services=services)
+        self._tell(plan)
+        return run_session(plan)
+
+    def run_with_host_mounts(self) -> int:
+        """Run it with mounts of the host (mode 2)."""
+        if self.root is None or not self._missing:
+            return self.run()
+        from cvmfsexec.host_session import HostWay
+
+        way = HostWay.prepare(self.root, self.request.environment)
+        try:
+            way.place.make_mountpoints(self._missing)
+            services = self._services(way)
+            plan = self._plan(services)
+            shown = {name: mountpoint_of(name) for name in self._missing}
+            plan = plan._replace(host_mounts=way.mounts(shown))
+            self._tell(plan)
+            return run_session(plan, way.side(services))
+        finally:
+            way.place.clear_away(way.helper)
+
+    @property
+    def _missing(self) -> tuple[str, ...]:
+        """Repositories that the host does not have."""
+        present = self.native.names
+        return tuple(fqrn for fqrn in self.request.needed if fqrn not in present)
+
+    def _plan(self, services: tuple[Service, ...]) -> SessionPlan:
+        return SessionPlan(
+            command=self.request.command,
+            environment=self.request.environment,
+            cwd=self.request.cwd,
+            mountpoints=tuple(mountpoint_of(service.name) for service in services),
+            native=self.native,
         )
-        server = FileServer(repository, host, exit_status_of)
-        after = (first,) if is_configured and first not in present else ()
-        services.append(Service(fqrn, server.run, after))
-    return tuple(services)
+
+    def _tell(self, plan: SessionPlan) -> None:
+        if self.root is not None:
+            log.detail("the configuration is %s", self.root.etc)
+        if log.is_debugging():
+            for step in plan.describe():
+                log.debug("plan: %s", step)
+        gc.freeze()  # what is here now is shared by all, as long as none looks
+        gc.enable()
+
+    def _services(self, way: "HostWay | None" = None) -> tuple[Service, ...]:
+        """Return the file servers for what is needed and not present."""
+        request, root, exit_status_of, native = self
+        if root is None or not self._missing:
+            return ()
+        # Imported once, before the forks: it takes half of the time to the first file.
+        from cvmfsexec.file_server import FileServer, Host, ServedRepository
+        from cvmfsexec.namespaces.fuse_mount import mount_fuse
+
+        host = Host(root, request.environment, request.uid, request.gid, way is None)
+        place_of = mountpoint_of if way is None else way.place.mountpoint
+        mount = mount_fuse if way is None else way.mount_call
+        first = request.configuration_repository
+        # Who asks for others can perhaps do without the one that configures.
+        optional = {first} - set(request.repositories) if request.repositories else ()
+        services = []
+        for fqrn in self._missing:
+            is_configured = bool(first) and fqrn != first
+            is_after = is_configured and first not in native.names
+            directory = place_of(first) if is_after else mountpoint_of(first)
+            repository = ServedRepository(
+                fqrn,
+                place_of(fqrn),
+                directory if is_configured else None,
+                can_be_absent=fqrn in optional,
+            )
+            server = FileServer(repository, host, exit_status_of, mount)
+            services.append(Service(fqrn, server.run, (first,) if is_after else ()))
+        return tuple(services)

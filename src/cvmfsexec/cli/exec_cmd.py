@@ -38,7 +38,7 @@ The default command is $SHELL.
   --dist DIR       use DIR/etc/cvmfs for configuration and DIR/var for the cache
                    (default: $CVMFSEXEC_DIST, then dist/ beside this command)
   --replace-native show nothing of a /cvmfs that the host has itself
-  --mode N         insist on mode N; this version has mode 3
+  --mode N         insist on mode 2 or 3 (default: 3 if it works, else 2)
   --verbose        say on stderr what is going on
   --debug          say everything
   --help           this text
@@ -96,8 +96,7 @@ def parse(words: list[str]) -> Arguments:
     found = _take_options(rest)
     if _is_question(found):
         return Arguments((), (), **found)  # type: ignore[arg-type]
-    if found.get("mode", "3") not in ("1", "2", "3", "4"):
-        raise UsageError(f"there is no mode {found['mode']}")
+    _check_mode(str(found.get("mode", "3")))
     if "--" not in rest:
         raise UsageError("'--' is missing between the repositories and the command")
     border = rest.index("--")
@@ -106,6 +105,15 @@ def parse(words: list[str]) -> Arguments:
         if name.startswith("-"):
             raise UsageError(f"option {name} must come before the repositories")
     return Arguments(tuple(repositories), tuple(rest[border + 1 :]), **found)  # type: ignore[arg-type]
+
+
+def _check_mode(mode: str) -> None:
+    if mode == "1":
+        raise UsageError("mode 1 mounts for all programs: use mountrepo instead")
+    if mode == "4":
+        raise UsageError("mode 4 needs Apptainer: use singcvmfs instead")
+    if mode not in ("2", "3"):
+        raise UsageError(f"there is no mode {mode}")
 
 
 def _take_options(rest: list[str]) -> dict[str, object]:
@@ -202,8 +210,6 @@ def _declined(arguments: Arguments) -> tuple[str, str] | None:
             "option -m (scratch image) is not available in this version",
             "set CVMFS_CACHE_BASE in etc/cvmfs/default.local to a local disk",
         )
-    if arguments.mode in ("1", "2", "4"):
-        return f"mode {arguments.mode} is not available in this version", "use mode 3"
     return None
 
 
@@ -223,6 +229,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             uid=os.getuid(),
             gid=os.getgid(),
             replaces_native=arguments.replaces_native,
+            mode=int(arguments.mode or 0),
         ),
         root,
         exit_codes.exit_status_of,

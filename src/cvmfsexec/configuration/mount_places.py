@@ -11,7 +11,11 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from cvmfsexec.configuration.storage import can_write_below, prepare_stand_in
+from cvmfsexec.configuration.storage import (
+    can_write_below,
+    is_private,
+    prepare_stand_in,
+)
 from cvmfsexec.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -70,4 +74,28 @@ def prepare_mount_place(root: "ConfigurationRoot") -> MountPlace:
     raise ConfigurationError(
         f"there is no place to mount at: {first.directory} cannot be written",
         hint="set TMPDIR to a directory that you can write to",
+    )
+
+
+def session_base(root: "ConfigurationRoot", runtime_directory: str) -> str:
+    """Return a directory for private mounts of single sessions; it may not exist yet.
+
+    Preferred are places of this node alone, that nobody backs up.
+
+    Args:
+        root: The dist.
+        runtime_directory: Value of ``$XDG_RUNTIME_DIR``; may be empty.
+
+    Raises:
+        ConfigurationError: There is none that this user alone can write to.
+    """
+    candidates = list(reversed(root.user_directories))
+    if runtime_directory.startswith("/") and os.path.isdir(runtime_directory):
+        candidates.insert(0, os.path.join(runtime_directory, "cvmfsexec"))
+    for directory in candidates:
+        if can_write_below(directory) and is_private(directory):
+            return directory
+    raise ConfigurationError(
+        "there is no place for the mounts of a session",
+        hint="set XDG_RUNTIME_DIR or TMPDIR to a directory that you can write to",
     )

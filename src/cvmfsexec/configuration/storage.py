@@ -62,7 +62,7 @@ def _prepare_private(directory: str) -> None:
             f"cannot create {directory}: {error.strerror}",
             hint="set CVMFS_CACHE_BASE to a directory that you can write to",
         ) from error
-    if not _is_private(directory):
+    if not is_private(directory):
         raise ConfigurationError(
             f"{directory} can be changed by other users",
             hint="remove it, or set CVMFS_CACHE_BASE to a directory of your own",
@@ -79,12 +79,12 @@ def can_write_below(directory: str) -> bool:
 
 def _users_own(root: "ConfigurationRoot") -> str:
     for directory in root.user_directories:
-        if can_write_below(directory) and _is_private(directory):
+        if can_write_below(directory) and is_private(directory):
             return directory
     return ""
 
 
-def _is_private(directory: str) -> bool:
+def is_private(directory: str) -> bool:
     """Whether nobody else can have put something there; true if it does not exist."""
     try:
         status = os.lstat(directory)

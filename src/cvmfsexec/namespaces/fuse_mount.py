@@ -5,6 +5,7 @@ was ever mounted.
 """
 
 import os
+from typing import NamedTuple
 
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import syscalls
@@ -71,3 +72,20 @@ def _mount_new_device(mountpoint: str, source: str, options: list[str]) -> int:
         os.close(device)
         raise
     return device
+
+
+class TryFuse(NamedTuple):
+    """Find out whether file servers can mount, before they have done anything.
+
+    The mount is dead at once. It lies below the new root on the old one, where nobody
+    sees it, until ``SwapRoot`` takes both away: to unmount it now would take
+    milliseconds that are to spare then, while file servers start.
+    """
+
+    def describe(self) -> str:
+        """Return what will be done, in one line."""
+        return "try a FUSE mount, to be covered by the new root"
+
+    def perform(self) -> None:
+        """Mount, and let go of the device."""
+        os.close(mount_fuse("/"))

@@ -44,11 +44,16 @@ def find_hint(error: NamespaceError, look: Look = read_or_nothing) -> str:
         return _about_unshare(error.errno, look)
     if error.syscall == "open":
         return _about_device(error.errno)
-    if error.syscall == "mount" and "mount fuse" in str(error):
+    if is_about_fuse(error):
         return _about_fuse(error.errno, look)
     if error.errno in _REFUSED:
         return _about_rights_inside(error.syscall, look)
     return ""
+
+
+def is_about_fuse(error: NamespaceError) -> bool:
+    """Whether it was a FUSE mount that was refused, or its device."""
+    return error.syscall == "open" or "mount fuse" in str(error)
 
 
 def _about_unshare(number: int, look: Look) -> str:

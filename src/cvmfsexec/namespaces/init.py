@@ -120,10 +120,8 @@ class _Init:
         has_pid_namespace = self._assignment.isolation is Isolation.PID_NAMESPACE
         if not has_pid_namespace:
             syscalls.set_child_subreaper(on=True)
-        steps = root.plan_root(
-            root.read_root_entries(),
-            self._plan.mountpoints,
-            has_new_proc=has_pid_namespace,
+        steps = self._plan.plan_root(
+            root.read_entries(), has_new_proc=has_pid_namespace
         )
         root.perform(steps.foundation)
         messages.send(self._assignment.report, Message(Topic.SETTLED))

@@ -1,6 +1,6 @@
 """What a session consists of: the request that the outside makes to this package."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from cvmfsexec.errors import NamespaceError
@@ -55,6 +55,20 @@ class Service(NamedTuple):
     after: tuple[str, ...] = ()
 
 
+class HostMount(NamedTuple):
+    """A mount of the host that the session shows at a place of its own.
+
+    Attributes:
+        name: Of the service that makes it.
+        source: Where it is on the host.
+        mountpoint: Where it is shown; one of the plan's mount points.
+    """
+
+    name: str
+    source: str
+    mountpoint: str
+
+
 class SessionPlan(NamedTuple):
     """One command and what it needs around it.
 
@@ -64,6 +78,8 @@ class SessionPlan(NamedTuple):
         cwd: Absolute path of the command's working directory.
         services: Started at once, in this order.
         mountpoints: Directories made for them, like ``/cvmfs/atlas.cern.ch``.
+        native: What of the host's own ``/cvmfs`` is shown beside them.
+        host_mounts: What is shown at some of the mount points.
     """
 
     command: tuple[str, ...]
@@ -71,6 +87,8 @@ class SessionPlan(NamedTuple):
     cwd: str
     services: tuple[Service, ...] = ()
     mountpoints: tuple[str, ...] = ()
+    native: root.NativeTree = root.NO_NATIVE
+    host_mounts: tuple[HostMount, ...] = ()
 
     def check(self) -> None:
         """Refuse a plan that cannot be carried out.
@@ -88,6 +106,19 @@ class SessionPlan(NamedTuple):
                 raise NamespaceError(f"file server {service.name!r} is out of order")
             earlier.add(service.name)
 
+    def plan_root(
+        self, entries: Iterable[root.RootEntry], *, has_new_proc: bool
+    ) -> root.RootPlan:
+        """Plan the private root of this session; see ``root.plan_root``."""
+        return root.plan_root(
+            entries,
+            self.mountpoints,
+            has_new_proc=has_new_proc,
+            native=self.native,
+            shown={one.mountpoint: one.source for one in self.host_mounts},
+            tries_fuse=bool(self.services),
+        )
+
     def describe(self) -> Iterator[str]:
         """Yield one line for each thing that a session does, in order.
 
@@ -97,8 +128,8 @@ class SessionPlan(NamedTuple):
         import shlex
 
         yield "create user, mount and pid namespaces; be uid 0 in them"
-        entries = root.read_root_entries()
-        steps = root.plan_root(entries, self.mountpoints, has_new_proc=True)
+        entries = root.read_entries()
+        steps = self.plan_root(entries, has_new_proc=True)
         for step in steps.foundation:
             yield step.describe()
         for service in self.services:

@@ -2,19 +2,22 @@
 
 The old root's entries are all bound into a tmpfs of our own, except what the session
 has in its place: ``/cvmfs`` and other first components of its mount points, and
-``/proc`` where there is a pid namespace. First the plan is made, as a list of steps
-that can be printed; then it is carried out.
+``/proc`` where there is a pid namespace. What the host has below ``/cvmfs`` is bound
+there, beside our own (``native``). First the plan is made, as a list of steps that can
+be printed; then it is carried out.
 
 The root is built aside and swapped in by one system call. Until then, file servers
 that were started before may go on importing modules from the old one.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces.fuse_mount import TryFuse
 from cvmfsexec.namespaces.steps import (
     BindFile,
     BindTree,
@@ -23,6 +26,7 @@ from cvmfsexec.namespaces.steps import (
     MakeReadOnly,
     MountProc,
     ReceiveOnly,
+    ShowMount,
     StackRoot,
     Step,
     SwapRoot,
@@ -51,6 +55,28 @@ class RootEntry(NamedTuple):
     points_to: str = ""
 
 
+class NativeTree(NamedTuple):
+    """What the host has below ``/cvmfs`` and the session shows.
+
+    Attributes:
+        directory: Where the host has it; links are resolved.
+        entries: What is shown of it.
+        is_automounted: An automounter rules there.
+    """
+
+    directory: str = ""
+    entries: tuple[RootEntry, ...] = ()
+    is_automounted: bool = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all that is shown."""
+        return frozenset(entry.name for entry in self.entries)
+
+
+NO_NATIVE = NativeTree()
+
+
 class RootPlan(NamedTuple):
     """Steps to a private root.
 
@@ -63,18 +89,24 @@ class RootPlan(NamedTuple):
     building: tuple[Step, ...]
 
 
-def read_root_entries() -> tuple[RootEntry, ...]:
-    """List the root directory, dot files and all.
+def read_entries(directory: str = "/") -> tuple[RootEntry, ...]:
+    """List a directory, the root by default, dot files and all.
 
     The kind comes with the listing, so that no automounter is awakened and no dead
     file server is asked.
     """
-    with os.scandir("/") as entries:
+    with os.scandir(directory) as entries:
         return tuple(sorted(_describe_entry(entry) for entry in entries))
 
 
 def plan_root(
-    entries: Iterable[RootEntry], mountpoints: Iterable[str], *, has_new_proc: bool
+    entries: Iterable[RootEntry],
+    mountpoints: Iterable[str],
+    *,
+    has_new_proc: bool,
+    native: NativeTree = NO_NATIVE,
+    shown: Mapping[str, str] = MappingProxyType({}),
+    tries_fuse: bool = False,
 ) -> RootPlan:
     """Plan the private root.
 
@@ -83,21 +115,36 @@ def plan_root(
         mountpoints: Absolute paths of directories to be made for file systems of the
             session; at least two components, like ``/cvmfs/atlas.cern.ch``.
         has_new_proc: There is a pid namespace, and ``/proc`` is to show it.
+        native: What of the host's ``/cvmfs`` is shown beside them.
+        shown: By mount point, where the host has the mount that is shown there.
+        tries_fuse: File servers will mount, so find out early whether they can.
 
     Raises:
         NamespaceError: A mount point is not such a path.
     """
     own_directories = list_own_directories(mountpoints)
     hidden = {path for path in own_directories if "/" not in path}
-    # A native /cvmfs of the host is hidden as well. To merge it, its repositories
-    # would be bound here, each below our own /cvmfs, before ours are mounted.
     foundation: list[Step] = [ReceiveOnly(), StackRoot()]
+    if tries_fuse:
+        foundation.insert(1, TryFuse())
     if has_new_proc:
         foundation.append(MountProc("proc"))
         hidden.add("proc")
-    building = [_show(entry) for entry in entries if entry.name not in hidden]
+    building = [
+        _show(entry, f"/{entry.name}", entry.name)
+        for entry in entries
+        if entry.name not in hidden
+    ]
     building += [MakeDirectory(path) for path in own_directories]
-    building += [SwapRoot(), MakeReadOnly()]
+    building += [
+        _show(entry, f"{native.directory}/{entry.name}", f"{CVMFS}/{entry.name}")
+        for entry in native.entries
+        if f"{CVMFS}/{entry.name}" not in own_directories
+    ]
+    building += [
+        ShowMount(source, mountpoint[1:]) for mountpoint, source in shown.items()
+    ]
+    building += [SwapRoot(covers_trial=tries_fuse), MakeReadOnly()]
     return RootPlan(tuple(foundation), tuple(building))
 
 
@@ -154,10 +201,9 @@ def _describe_entry(entry: os.DirEntry[str]) -> RootEntry:
     return RootEntry(entry.name, EntryKind.OTHER)
 
 
-def _show(entry: RootEntry) -> Step:
-    source = "/" + entry.name
+def _show(entry: RootEntry, source: str, target: str) -> Step:
     if entry.kind is EntryKind.LINK:
-        return MakeLink(entry.name, entry.points_to)
+        return MakeLink(target, entry.points_to)
     if entry.kind is EntryKind.DIRECTORY:
-        return BindTree(source, entry.name)
-    return BindFile(source, entry.name)
+        return BindTree(source, target)
+    return BindFile(source, target)

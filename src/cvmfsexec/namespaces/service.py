@@ -25,6 +25,7 @@ class Wiring(NamedTuple):
         requests: Pipe to init for the numbers of signals.
         events: Pipe from init, one byte for each event.
         foreign: Descriptors of init and of other services, to be closed.
+        is_on_host: It is in no namespace of the session, and the supervisor's child.
     """
 
     init_pid: int
@@ -32,6 +33,7 @@ class Wiring(NamedTuple):
     requests: int
     events: int
     foreign: tuple[int, ...]
+    is_on_host: bool = False
 
 
 class PipeChannel:
@@ -45,6 +47,8 @@ class PipeChannel:
     def wait_for_root(self) -> None:
         """Wait until the private root stands, and have it for a root."""
         self._wait_for(ROOT_STANDS)
+        if self._wiring.is_on_host:
+            return
         steps.enter_stacked_root()
 
     def wait_for_dependencies(self) -> bool:
@@ -97,7 +101,8 @@ def _settle(name: str, wiring: Wiring, origin: Origin) -> None:
     os.chdir("/")  # the swap of roots takes this along
     # Root of the session could override the modes of the user's files, say of an
     # install directory that was made read-only on purpose. A service only mounts.
-    syscalls.keep_capabilities(syscalls.CAP_SYS_ADMIN, syscalls.CAP_SYS_CHROOT)
+    if not wiring.is_on_host:  # there the helper must still be allowed to mount
+        syscalls.keep_capabilities(syscalls.CAP_SYS_ADMIN, syscalls.CAP_SYS_CHROOT)
     signals.report_in_service(wiring.requests)
     syscalls.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != wiring.init_pid:

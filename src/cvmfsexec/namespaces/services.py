@@ -75,6 +75,11 @@ class Services:
         self._does_root_stand = False
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """Processes whose end was not noted yet."""
+        return tuple(self._by_pid)
+
+    @property
     def is_complete(self) -> bool:
         """Whether none is still starting."""
         return all(

@@ -161,13 +161,34 @@ class BindFile(NamedTuple):
         _bind_if_possible(self.source, self.target)
 
 
+class ShowMount(NamedTuple):
+    """Show a mount of the host at a place of the session's own."""
+
+    source: str
+    target: str
+
+    def describe(self) -> str:
+        """Return what will be done, in one line."""
+        return f"bind {self.source} at /{self.target}"
+
+    def perform(self) -> None:
+        """Bind; the mount point is there."""
+        syscalls.mount(self.source, self.target, flags=MS_BIND)
+
+
 class SwapRoot(NamedTuple):
     """Let the new root take the place of the old one, for all our processes at once.
 
     ``pivot_root`` changes the root, and a working directory of ``/``, of every process
     in the mount namespace. With "." for both arguments the old root ends up mounted on
     the new one, where "." still is, and is taken from there with all its mounts.
+
+    Attributes:
+        covers_trial: ``TryFuse`` has left a mount on the old root, and the topmost one
+            is always what is taken away.
     """
+
+    covers_trial: bool = False
 
     def describe(self) -> str:
         """Return what will be done, in one line."""
@@ -184,6 +205,8 @@ class SwapRoot(NamedTuple):
             # away. The new root then stays where it is, over the old one.
             enter_stacked_root()
         else:
+            if self.covers_trial:
+                syscalls.umount2(".", MNT_DETACH)
             syscalls.umount2(".", MNT_DETACH)
             os.chdir("/")
 

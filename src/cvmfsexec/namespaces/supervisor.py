@@ -19,18 +19,24 @@ from cvmfsexec.namespaces import (
     terminal,
 )
 from cvmfsexec.namespaces.founder import Session, found_session
+from cvmfsexec.namespaces.host_services import HostServices, HostSide
 from cvmfsexec.namespaces.isolation import Isolation
+from cvmfsexec.namespaces.keeper import start_keeper
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.origin import Origin, take_over
 from cvmfsexec.namespaces.plan import SessionPlan
 
 
-def run_session(plan: SessionPlan) -> int:
+def run_session(plan: SessionPlan, host_side: HostSide | None = None) -> int:
     """Run a command with its file servers; return when nothing is left of either.
 
     From its start this process is the session's supervisor. It loses standard input
     and output and all inherited descriptors to the payload, for good. It must have
     no threads.
+
+    Args:
+        plan: What to run.
+        host_side: File servers that run on the host instead of in the session.
 
     Returns:
         The command's exit status, 128+n if signal n ended it, 126 if it could not be
@@ -46,6 +52,8 @@ def run_session(plan: SessionPlan) -> int:
     try:
         origin = take_over()
         try:
+            if host_side is not None:
+                return _run_with_host_side(plan, origin, host_side)
             return _run(plan, origin)
         finally:
             signals.restore_mask(origin.signals)
@@ -55,19 +63,42 @@ def run_session(plan: SessionPlan) -> int:
         raise _with_hint(error) from error.__cause__
 
 
-def _run(plan: SessionPlan, origin: Origin) -> int:
+def _run_with_host_side(plan: SessionPlan, origin: Origin, host: HostSide) -> int:
+    keeper = start_keeper(host.clear_away, foreign=origin.inherited)
+    try:
+        services = HostServices(origin)
+        try:
+            early_end = services.start(host.services)
+            if early_end is not None:
+                return _conclude(early_end)
+            shown = tuple(
+                one for one in plan.host_mounts if one.name in services.ready_names
+            )
+            return _run(plan._replace(host_mounts=shown), origin, services)
+        finally:
+            host.clear_away()
+            services.end()
+    finally:
+        keeper.dismiss()
+
+
+def _run(
+    plan: SessionPlan, origin: Origin, host_services: HostServices | None = None
+) -> int:
     syscalls.set_child_subreaper(on=True)
     try:
         try:
             session = found_session(plan, origin, Isolation.PID_NAMESPACE)
         except NamespaceError as error:
+            if _is_about_fuse(error):
+                raise  # nothing that another try could change
             log.debug("no session with a pid namespace: %s", error)
         else:
             syscalls.set_child_subreaper(on=False)
-            return _conclude(_supervise(session, origin))
+            return _conclude(_supervise(session, origin, host_services))
         older_children = descendants.list_children()
         session = found_session(plan, origin, Isolation.PROCESS_TREE)
-        verdict = _supervise(session, origin)
+        verdict = _supervise(session, origin, host_services)
         # Nothing is left to do, unless init was killed and could not do it.
         descendants.end_all(spared=older_children)
         return _conclude(verdict)
@@ -83,13 +114,26 @@ def _with_hint(error: NamespaceError) -> NamespaceError:
     return error
 
 
-def _supervise(session: Session, origin: Origin) -> Message:
+def _is_about_fuse(error: NamespaceError) -> bool:
+    from cvmfsexec.namespaces import hints
+
+    return hints.is_about_fuse(error)
+
+
+def _supervise(
+    session: Session, origin: Origin, host_services: HostServices | None
+) -> Message:
     """Stay with a session to its end; return what became of it."""
     descriptors.let_go(origin.inherited)
-    wait_status = _watch(session, origin)
+    if host_services is None:
+        wait_status = _watch(session, origin)
+    else:
+        wait_status = _watch_with_host_services(session, origin, host_services)
     os.set_blocking(session.mailbox.descriptor, False)
     heard = session.mailbox.drain()
     descriptors.close_all((session.control, session.mailbox.descriptor))
+    if host_services is not None and host_services.failure is not None:
+        return host_services.failure
     if heard:
         return heard[-1]
     how = signals.describe_end(wait_status)
@@ -111,6 +155,37 @@ def _watch(session: Session, origin: Origin) -> int:
             info.si_signo, info.si_code, leads_session=leads_session
         ):
             messages.send_bytes(session.control, bytes((info.si_signo,)))
+
+
+def _watch_with_host_services(
+    session: Session, origin: Origin, host_services: HostServices
+) -> int:
+    """As ``_watch``, with file servers that may end and have signals to pass on."""
+
+    def signal_payload(number: int) -> None:
+        messages.send_bytes(session.control, bytes((number,)))
+
+    host_services.watch_for(signal_payload)
+    awaited = (signals.FORWARDED - origin.signals.ignored) | {
+        Signals.SIGCHLD,
+        Signals.SIGIO,
+    }
+    leads_session = os.getsid(0) == os.getpid()
+    while True:
+        info = signals.wait_for(awaited, host_services.time_left_s)
+        if info is None:
+            host_services.lose_patience()
+        elif info.si_signo == Signals.SIGCHLD:
+            pid, wait_status = os.waitpid(session.init_pid, os.WNOHANG)
+            if pid:
+                return wait_status
+            host_services.look_round()
+        elif info.si_signo == Signals.SIGIO and info.si_code == signals.SI_KERNEL:
+            host_services.look_round()
+        elif signals.is_news_to_payload(
+            info.si_signo, info.si_code, leads_session=leads_session
+        ) and not host_services.is_repeat(info.si_signo):
+            signal_payload(info.si_signo)
 
 
 def _conclude(verdict: Message) -> int:

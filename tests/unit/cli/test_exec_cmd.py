@@ -131,10 +131,18 @@ def test_usage_error_says_what_is_wrong_and_shows_usage_on_stderr() -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "instead"), [("1", "use mountrepo"), ("4", "use singcvmfs"), ("5", "no")]
+)
+def test_modes_of_other_commands_are_theirs(mode: str, instead: str) -> None:
+    done = run("--mode", mode, "--", "true")
+    assert (done.returncode, done.stdout) == (exit_codes.USAGE, "")
+    assert instead in done.stderr
+
+
+@pytest.mark.parametrize(
     "words",
     [
         pytest.param(("-m", "image", "--", "true"), id="-m"),
-        pytest.param(("--mode", "1", "--", "true"), id="--mode 1"),
     ],
 )
 def test_what_comes_later_is_declined_in_one_sentence(words: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from cvmfsexec.namespaces.root import (
     RootEntry,
     list_own_directories,
     plan_root,
-    read_root_entries,
+    read_entries,
 )
 from cvmfsexec.namespaces.steps import (
     BindFile,
@@ -82,7 +82,7 @@ def test_every_step_tells_what_it_does() -> None:
 
 
 def test_root_entries_are_those_of_the_machine() -> None:
-    entries = {entry.name: entry for entry in read_root_entries()}
+    entries = {entry.name: entry for entry in read_entries()}
     assert set(entries) == set(os.listdir("/"))
     for name, entry in entries.items():
         path = "/" + name
