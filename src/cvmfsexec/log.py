@@ -106,11 +106,11 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
 def _add_file(logger: "Logger", path: str, label: str) -> None:
     import logging
 
+    from cvmfsexec.log_file import LimitedFile
+
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        if os.path.exists(path) and os.path.getsize(path) > FILE_BYTES_MAX:
-            os.replace(path, path + ".1")
-        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file = LimitedFile(path, FILE_BYTES_MAX)
     except OSError:
         return  # a directory that cannot be written: stderr must do
     to_file.setFormatter(
