@@ -10,7 +10,7 @@ Source: docs/reference/repository-format.md, "Catalogs" to "Statistics counters"
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from operator import lt
@@ -22,7 +22,14 @@ from cvmfsexec.catalog.statements import statements_for
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.chunk import Chunk, check_chunks
 from cvmfsexec.format.digest import DIGEST_BYTES, ContentHash, HashAlgorithm
-from cvmfsexec.format.dirent import DirectoryEntry, check_entries, check_entry
+from cvmfsexec.format.dirent import (
+    EMPTY_LISTING,
+    DirectoryEntry,
+    Listing,
+    check_entries,
+    check_entry,
+    check_listing,
+)
 from cvmfsexec.format.names import ROOT, PathHash, check_entry_name, is_below
 
 PAGE_ROWS = 500
@@ -168,6 +175,27 @@ class Catalog:
             limit -= wanted if limit > 0 else 0
         return entries
 
+    def listing(self, parent: PathHash, *, after_row: int, limit: int) -> Listing:
+        """Return a part of a directory as :meth:`list_` does, but in columns.
+
+        Args:
+            parent: Hash of the directory's path.
+            after_row: Where the previous part ended; 0 for the beginning.
+            limit: How many entries at most; few, other threads wait meanwhile.
+
+        Raises:
+            FormatError: One of the entries is damaged or has a forbidden name.
+        """
+        rows = self._database.page(
+            self._statements.listing, (*parent, after_row, limit)
+        )
+        if not rows:
+            return EMPTY_LISTING
+        listing = _new_tuple(Listing, zip(*rows, strict=True))
+        check_listing(listing)
+        _check_order(listing.row, after_row)
+        return listing
+
     def walk(self) -> Iterator[DirectoryEntry]:
         """Yield every entry in the order of the rows, with the top directory's own.
 
@@ -193,8 +221,15 @@ class Catalog:
         """
         if not entry.hardlink_group:
             return entry.row
-        first_rows = self._first_rows(entry.parent_hash)
-        return first_rows.get(entry.hardlinks, entry.row)
+        return self.hardlink_rows(entry.parent_hash).get(entry.hardlinks, entry.row)
+
+    def hardlink_rows(self, parent: PathHash) -> Mapping[int, int]:
+        """Return the rows that stand for the hardlink groups of a directory.
+
+        They are found by the ``hardlinks`` of their entries; raises as
+        :meth:`hardlink_row`.
+        """
+        return self._first_rows(parent)
 
     def chunks(self, entry: DirectoryEntry) -> tuple[Chunk, ...]:
         """Return the chunks of a chunked file, in order and without a gap.
@@ -319,7 +354,10 @@ def _checked(row: Row | None) -> DirectoryEntry | None:
 def _check_page(entries: list[DirectoryEntry], after_row: int) -> None:
     """Refuse damaged entries, and rows that do not ascend: they might never end."""
     check_entries(entries)
-    rows = [entry[0] for entry in entries]
+    _check_order([entry[0] for entry in entries], after_row)
+
+
+def _check_order(rows: Sequence[int], after_row: int) -> None:
     if not all(map(lt, chain((after_row,), rows), rows)):
         raise FormatError(f"rows after {after_row} are not in order")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cvmfsexec.catalog.database import Database
 from cvmfsexec.errors import FormatError
-from cvmfsexec.format.dirent import Flag
+from cvmfsexec.format.dirent import Flag, Listing
 
 
 class Statements(NamedTuple):
@@ -22,6 +22,7 @@ class Statements(NamedTuple):
         find_row: An entry by its row.
         list_: Part of a directory by parent hash, row before, and limit; without the
             parent hash in the result, as that is known.
+        listing: The same with the columns of ``Listing`` only.
         walk: Part of the catalog by row before and limit.
         hardlinks: Row and ``hardlinks`` of a directory's entries that have a group.
         chunks: Offset, size, and digest of a file's chunks by its path hash.
@@ -33,6 +34,7 @@ class Statements(NamedTuple):
     find: str
     find_row: str
     list_: str
+    listing: str
     walk: str
     hardlinks: str
     chunks: str
@@ -52,15 +54,17 @@ def statements_for(database: Database) -> Statements:
     if missing or "rowid" in columns:
         what = f"no column {min(missing)}" if missing else "rows without numbers"
         raise FormatError(f"{database.name} is not a catalog: {what}")
-    own = ", ".join(["rowid", *(_value(name, columns) for name in _ENTRY_COLUMNS)])
+    values = ["rowid", *(_value(name, columns) for name in _ENTRY_COLUMNS)]
+    own, listed = ", ".join(values), ", ".join(values[:_LISTED_COLUMNS])
     whole = f"SELECT {own}, parent_1, parent_2 FROM catalog"  # noqa: S608 -- names from the tables below
     directory = "FROM catalog WHERE parent_1 = ?1 AND parent_2 = ?2"
+    page = f"{directory} AND {_NOT_ITSELF} AND rowid > ?3 ORDER BY rowid LIMIT ?4"
     hardlinks = _value("hardlinks", columns)
     return Statements(
         find=f"{whole} WHERE md5path_1 = ?1 AND md5path_2 = ?2",
         find_row=f"{whole} WHERE rowid = ?1",
-        list_=f"SELECT {own} {directory} AND {_NOT_ITSELF} AND rowid > ?3"
-        " ORDER BY rowid LIMIT ?4",
+        list_=f"SELECT {own} {page}",
+        listing=f"SELECT {listed} {page}",
         walk=f"{whole} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
         hardlinks=f"SELECT rowid, {hardlinks} {directory}"
         f" AND {hardlinks} NOT BETWEEN 0 AND {_LINKCOUNT_MAX} ORDER BY rowid",
@@ -88,6 +92,7 @@ _ENTRY_COLUMNS = (
     "md5path_1",
     "md5path_2",
 )
+_LISTED_COLUMNS = len(Listing._fields)  # they come first
 _ESSENTIAL_COLUMNS = frozenset(
     ("md5path_1", "md5path_2", "parent_1", "parent_2", "name", "size", "mode", "flags")
 )

@@ -3,16 +3,16 @@
 An entry describes itself twice, by ``flags`` and by the type bits of ``mode``;
 :func:`check_entry` refuses one that contradicts itself, so that the rest of the code
 may use either. Listings are long, and checking must not cost more than reading:
-:func:`check_entries` looks at whole columns and asks for details only when something
-is wrong.
+:func:`check_entries` and :func:`check_listing` look at whole columns, and ask for
+details only when something is wrong.
 
 Source: docs/reference/repository-format.md, "Catalogs", "Flags" and "hardlinks".
 """
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from itertools import chain
+from itertools import chain, compress
 from typing import Any, NamedTuple, NoReturn
 
 from cvmfsexec.errors import FormatError
@@ -221,6 +221,35 @@ class DirectoryEntry(NamedTuple):
         return PathHash(self.parent_1, self.parent_2)
 
 
+class Listing(NamedTuple):
+    """Entries of a directory, column by column: what ``stat`` shows of them.
+
+    A listing is long, and what is done to a column at once is done in C. Each attribute
+    holds that attribute of every :class:`DirectoryEntry`, in the order of the rows.
+    """
+
+    row: tuple[int, ...]
+    name: tuple[bytes, ...]
+    size: tuple[int, ...]
+    mode: tuple[int, ...]
+    mtime_s: tuple[int, ...]
+    mtime_ns: tuple[int, ...]
+    flags: tuple[int, ...]
+    hardlinks: tuple[int, ...]
+    uid: tuple[int, ...]
+    gid: tuple[int, ...]
+    symlink: tuple[bytes, ...]
+
+    def where(self, is_wanted: Iterable[bool]) -> "Listing":
+        """Return a listing of some of the entries."""
+        wanted = tuple(is_wanted)
+        columns: Any = (tuple(compress(column, wanted)) for column in self)
+        return Listing(*columns)
+
+
+EMPTY_LISTING = Listing(*[()] * len(Listing._fields))
+
+
 def check_entry(entry: DirectoryEntry) -> None:
     """Refuse an entry that contradicts itself or would harm whoever uses it.
 
@@ -252,6 +281,23 @@ def check_entries(entries: Sequence[DirectoryEntry]) -> None:
             check_entry(entry)
 
 
+def check_listing(listing: Listing) -> None:
+    """Refuse a listing with an entry that :func:`check_entry` refuses.
+
+    What is no part of a listing (content, attributes, path hash) is checked when the
+    entry itself is read; nothing here may be a top directory, so all need names.
+
+    Raises:
+        FormatError: As :func:`check_entry`, for the first such entry.
+    """
+    if not listing.row or _listing_is_sound(listing):
+        return
+    for values in zip(*listing, strict=True):
+        check_entry(DirectoryEntry._make(values + _UNLISTED))
+    raise FormatError("a listing has a forbidden name")
+
+
+_UNLISTED = (None, None, 0, 0, 0, 0)
 _ROOT_HASH = path_hash(ROOT)
 _NANOSECONDS_MAX = 999_999_999
 _MODE_MAX = 0o177777
@@ -327,12 +373,20 @@ def _columns_are_sound(columns: tuple[tuple[Any, ...], ...]) -> bool:
     Each expression runs over a column inside the interpreter's C code: 0.4 us per
     entry in all, against 4 us of :func:`check_entry`.
     """
-    rows, names, sizes, modes, _, mtimes_ns, flags, _, uids, gids = columns[:10]
-    symlinks, digests, xattrs = columns[10:13]
-    if not (
-        _INTEGERS.issuperset(map(type, chain(rows, *columns[2:10], *columns[13:])))
-        and _TEXTS.issuperset(map(type, chain(names, symlinks)))
+    digests, xattrs = columns[11:13]
+    return (
+        _listing_is_sound(columns[:11])
+        and _INTEGERS.issuperset(map(type, chain(*columns[13:])))
         and _BLOBS.issuperset(map(type, chain(digests, xattrs)))
+        and _DIGEST_LENGTHS.issuperset(map(len, filter(None, digests)))
+    )
+
+
+def _listing_is_sound(columns: tuple[tuple[Any, ...], ...]) -> bool:
+    rows, names, sizes, modes, _, mtimes_ns, flags, _, uids, gids, symlinks = columns
+    if not (
+        _INTEGERS.issuperset(map(type, chain(rows, *columns[2:10])))
+        and _TEXTS.issuperset(map(type, chain(names, symlinks)))
     ):
         return False
     return (
@@ -345,7 +399,6 @@ def _columns_are_sound(columns: tuple[tuple[Any, ...], ...]) -> bool:
         and max(uids) <= ID_MAX
         and min(gids) >= 0
         and max(gids) <= ID_MAX
-        and _DIGEST_LENGTHS.issuperset(map(len, filter(None, digests)))
         and all(
             _kind_agrees(mode, bits)
             for mode, bits in set(zip(modes, flags, strict=True))

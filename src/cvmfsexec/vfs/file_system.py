@@ -14,14 +14,15 @@ dictionaries of immutable values, replaced key by key; losing an update in a rac
 costs a query, never an answer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.errors import CvmfsError, FormatError, StaleInodeError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk, covering
-from cvmfsexec.format.dirent import DirectoryEntry, Flag
+from cvmfsexec.format.dirent import DirectoryEntry, Flag, Listing
 from cvmfsexec.format.names import parent_path
 from cvmfsexec.repository.catalog_tree import CatalogTree, Slot
 from cvmfsexec.repository.lookup import Location, PathLookup
@@ -41,19 +42,35 @@ _ROW_MASK = (1 << _ROW_BITS) - 1
 _COOKIE_OFFSET = FIRST_COOKIE - 1  # rows begin at 1
 _LIST_BATCH = 1024  # entries; a listing of a million names is never in memory
 _DEPTH_MAX = 2048  # PATH_MAX / 2: no path that Linux can name is deeper
-_DIRECTORIES_MAX = 20_000
-_PATHS_MAX = 50_000  # at some 150 bytes each
+_DIRECTORIES_MAX = 50_000  # at some 220 bytes each
 _LAYOUTS_MAX = 1024
 _LAYOUT_CHUNKS_MAX = 20_000  # of all layouts, at 300 bytes each; 160 GB of files
 
+_OWN_CONTENTS_MASK = (
+    Flag.DIRECTORY
+    | Flag.SYMLINK
+    | Flag.SPECIAL
+    | Flag.NESTED_MOUNTPOINT
+    | Flag.BIND_MOUNTPOINT
+)
+
+_Listed = tuple[int, bytes, Attributes]
 _Value = TypeVar("_Value")
 
 
 class _Directory(NamedTuple):
-    """A directory and the catalog in which its entries are."""
+    """A directory that was met.
+
+    Attributes:
+        path: In the repository.
+        slot: The catalog in which its entries are; of a transition point ``None``,
+            until it is asked for, as it may have to be fetched.
+        parent: Inode of the directory in which it was met; 0 for unknown.
+    """
 
     path: bytes
-    slot: Slot
+    slot: Slot | None
+    parent: int = 0
 
 
 class _Layout(NamedTuple):
@@ -83,15 +100,14 @@ class RepositoryFileSystem:
         self._presentation = presentation
         self._extended_attributes = extended_attributes
         self.statfs = statfs
-        self._paths: dict[int, bytes] = {int(ROOT_INODE): b""}
         self._directories: dict[int, _Directory] = {}
         self._layouts: dict[int, _Layout] = {}
         self._layout_chunks = 0
 
     def lookup(self, parent: int, name: bytes) -> Attributes | None:
         """Return the attributes of a name in a directory."""
-        path, slot = self._directory(parent)
-        path = path + b"/" + name
+        above, slot = self._contents(parent)
+        path = above + b"/" + name
         catalog = self._tree.catalog(slot)
         entry = catalog.find(slot.hash_of(path))
         if entry is None:
@@ -100,7 +116,7 @@ class RepositoryFileSystem:
             raise FormatError(f"{path!r} is stored under the name {entry.name!r}")
         inode = _inode_of(slot, catalog, entry)
         if entry.flags & Flag.DIRECTORY:
-            self._remember_path(inode, path)
+            self._meet(inode, _Directory(path, _slot_inside(slot, entry.flags), parent))
         return self._presentation.attributes(entry, inode)
 
     def attributes(self, inode: int) -> Attributes | None:
@@ -121,35 +137,61 @@ class RepositoryFileSystem:
             A cookie, ascending and valid for the life of the mount; the name; the
             attributes.
         """
-        path, slot = self._directory(inode)
+        return chain.from_iterable(self._parts(inode, after))
+
+    def _parts(self, inode: int, after: int) -> Iterator[Iterable[_Listed]]:
+        path, slot = self._contents(inode)
         catalog = self._tree.catalog(slot)
         parent = slot.hash_of(path)
-        present = self._presentation.attributes
-        base = slot.number << _ROW_BITS
         row = max(after - _COOKIE_OFFSET, 0)
         while True:
-            entries = catalog.list_(parent, after_row=row, limit=_LIST_BATCH)
-            for entry in entries:
-                row = entry.row
-                flags = entry.flags
-                if flags & Flag.HIDDEN:
-                    continue
-                child = base | row
-                if entry.hardlinks >> 32:
-                    child = _inode_of(slot, catalog, entry)
-                if flags & Flag.DIRECTORY:
-                    self._remember_path(child, path + b"/" + entry.name)
-                yield row + _COOKIE_OFFSET, entry.name, present(entry, child)
-            if len(entries) < _LIST_BATCH:
+            entries = catalog.listing(parent, after_row=row, limit=_LIST_BATCH)
+            count = len(entries.row)
+            if count:
+                row = entries.row[-1]
+                yield self._shown(inode, path, slot, entries)
+            if count < _LIST_BATCH:
                 return
+
+    def _shown(
+        self, inode: int, path: bytes, slot: Slot, entries: Listing
+    ) -> Iterable[_Listed]:
+        """Return what a part of a listing shows. Hot: most of it runs in C."""
+        kinds = set(entries.flags)
+        if any(flags & Flag.HIDDEN for flags in kinds):
+            entries = entries.where(not flags & Flag.HIDDEN for flags in entries.flags)
+        base = slot.number << _ROW_BITS
+        inodes = [base | row for row in entries.row]
+        if any(links >> 32 for links in set(entries.hardlinks)):
+            catalog = self._tree.catalog(slot)
+            first_rows = catalog.hardlink_rows(slot.hash_of(path))
+            inodes = [
+                base | (first_rows.get(links, row) if links >> 32 else row)
+                for links, row in zip(entries.hardlinks, entries.row, strict=True)
+            ]
+        if any(flags & Flag.DIRECTORY for flags in kinds):
+            for child, name, flags in zip(
+                inodes, entries.name, entries.flags, strict=True
+            ):
+                if flags & Flag.DIRECTORY:
+                    inside = _slot_inside(slot, flags)
+                    self._meet(child, _Directory(path + b"/" + name, inside, inode))
+        return zip(
+            [row + _COOKIE_OFFSET for row in entries.row],
+            entries.name,
+            self._presentation.listed(entries, inodes),
+            strict=True,
+        )
 
     def parent(self, inode: int) -> int:
         """Return the inode of the directory that a directory lies in."""
-        path, slot = self._directory(inode)
+        path, slot, met_in = self._directory(inode)
+        if met_in:
+            return met_in
         above = parent_path(path)
         if not above:
             return ROOT_INODE
-        # Asked for each listed directory, so not by way of the root if possible.
+        # Not by way of the root if possible.
         if len(above) > len(slot.mountpoint):
             found = self._lookup.find_in(slot, above)
         else:
@@ -220,16 +262,24 @@ class RepositoryFileSystem:
         slot, entry = self._get(inode)
         return Location(self._path(inode, slot, entry), slot, entry)
 
-    def _directory(self, inode: int) -> _Directory:
+    def _directory(self, inode: int) -> tuple[bytes, Slot, int]:
+        """Return a directory's path, its entries' catalog, and its parent or 0."""
         known = self._directories.get(inode)
-        if known is None:
-            location = self._location(inode)
-            if not location.entry.is_directory:
-                raise FormatError(f"inode {inode} is not a directory")
-            contents = self._lookup.contents_slot(location)
-            known = _Directory(location.path, contents)
-            _keep(self._directories, inode, known, _DIRECTORIES_MAX)
-        return known
+        if known is not None and known.slot is not None:
+            return known.path, known.slot, known.parent
+        location = self._location(inode)
+        if not location.entry.is_directory:
+            raise FormatError(f"inode {inode} is not a directory")
+        slot = self._lookup.contents_slot(location)
+        parent = 0 if known is None else known.parent
+        self._meet(inode, _Directory(location.path, slot, parent))
+        return location.path, slot, parent
+
+    def _contents(self, inode: int) -> tuple[bytes, Slot]:
+        return self._directory(inode)[:2]
+
+    def _meet(self, inode: int, directory: _Directory) -> None:
+        _keep(self._directories, inode, directory, _DIRECTORIES_MAX)
 
     def _layout(self, inode: int) -> _Layout:
         slot, entry = self._get(inode)
@@ -253,11 +303,8 @@ class RepositoryFileSystem:
             self._layout_chunks = len(layout.chunks)
 
     def _path(self, inode: int, slot: Slot, entry: DirectoryEntry) -> bytes:
-        known = self._paths.get(inode)
-        return self._rebuild_path(slot, entry) if known is None else known
-
-    def _remember_path(self, inode: int, path: bytes) -> None:
-        _keep(self._paths, inode, path, _PATHS_MAX)
+        known = self._directories.get(inode)
+        return self._rebuild_path(slot, entry) if known is None else known.path
 
     def _rebuild_path(self, slot: Slot, entry: DirectoryEntry) -> bytes:
         """Climb from an entry to the root of its catalog, collecting names."""
@@ -271,6 +318,11 @@ class RepositoryFileSystem:
                 raise FormatError(f"{entry.name!r} is not connected to its catalog")
             entry = above
         return slot.mountpoint + b"".join(b"/" + name for name in reversed(names))
+
+
+def _slot_inside(slot: Slot, flags: int) -> Slot | None:
+    """Return the catalog of a directory's entries, if that is its own entry's."""
+    return slot if flags & _OWN_CONTENTS_MASK == Flag.DIRECTORY else None
 
 
 def _inode_of(slot: Slot, catalog: Catalog, entry: DirectoryEntry) -> int:

@@ -8,9 +8,10 @@ Source: docs/reference/client-behaviour.md, "File system semantics"; repository-
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 
-from cvmfsexec.format.dirent import DirectoryEntry, Flag
+from cvmfsexec.format.dirent import DirectoryEntry, Flag, Listing
 from cvmfsexec.format.variant_symlink import expand
 from cvmfsexec.vfs.attributes import Attributes
 
@@ -61,7 +62,7 @@ class Presentation:
         self._is_world_readable = is_world_readable
 
     def attributes(self, entry: DirectoryEntry, inode: int) -> Attributes:
-        """Return what ``stat`` shows for an entry. Hot: runs once per listed name."""
+        """Return what ``stat`` shows for an entry."""
         flags = entry.flags
         mode = entry.mode
         size = entry.size
@@ -72,7 +73,7 @@ class Presentation:
             else:
                 size, rdev = 0, _kernel_device(size)
         if self._is_world_readable:
-            mode |= _DIRECTORY_READABLE if flags & 1 else _FILE_READABLE
+            mode = _opened_mode(mode, flags)
         return _new_tuple(
             Attributes,
             (
@@ -89,10 +90,58 @@ class Presentation:
             ),
         )
 
+    def listed(self, entries: Listing, inodes: Iterable[int]) -> Iterator[Attributes]:
+        """Yield what ``stat`` shows for each entry of a listing; the same, but faster.
+
+        Python's loops cost more than what they do here, so there is one for a column
+        only where that column needs it.
+        """
+        sizes: Sequence[int] = entries.size
+        modes: Sequence[int] = entries.mode
+        devices: Iterable[int] = repeat(0)
+        kinds = set(entries.flags)
+        if any(flags & _NOT_PLAIN for flags in kinds):
+            devices = [
+                _kernel_device(size) if flags & _NOT_PLAIN == Flag.SPECIAL else 0
+                for flags, size in zip(entries.flags, sizes, strict=True)
+            ]
+            sizes = list(map(self._shown_size, entries.flags, sizes, entries.symlink))
+        if self._is_world_readable:
+            modes = list(map(_opened_mode, modes, entries.flags))
+        links: Iterable[int] = repeat(1)
+        if any(number != 1 for number in set(entries.hardlinks)):
+            links = [number & 0xFFFFFFFF or 1 for number in entries.hardlinks]
+        columns = zip(
+            inodes,
+            sizes,
+            [1 + size // 512 for size in sizes],
+            entries.mtime_s,
+            entries.mtime_ns,
+            modes,
+            links,
+            map(self._shown_uid.__getitem__, entries.uid),
+            map(self._shown_gid.__getitem__, entries.gid),
+            devices,
+            strict=False,  # repeat() does not end
+        )
+        return map(_new_tuple, repeat(Attributes), columns)
+
+    def _shown_size(self, flags: int, size: int, target: bytes) -> int:
+        if flags & _LINK:
+            return len(self._expanded(target))
+        return 0 if flags & _NOT_PLAIN else size
+
     def link_target(self, entry: DirectoryEntry) -> bytes:
         """Return where a link points, with its variables replaced."""
-        target = entry.symlink
+        return self._expanded(entry.symlink)
+
+    def _expanded(self, target: bytes) -> bytes:
         return expand(target, self._variables) if b"$(" in target else target
+
+
+def _opened_mode(mode: int, flags: int) -> int:
+    """Return the mode of what may be read by everybody."""
+    return mode | (_DIRECTORY_READABLE if flags & 1 else _FILE_READABLE)
 
 
 def _kernel_device(stored: int) -> int:

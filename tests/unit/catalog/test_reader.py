@@ -16,7 +16,7 @@ from cvmfsexec.catalog.schema import COUNTER_NAMES
 from cvmfsexec.errors import CacheError, CvmfsError, FormatError
 from cvmfsexec.format.chunk import Chunk
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
-from cvmfsexec.format.dirent import DirectoryEntry, Flag
+from cvmfsexec.format.dirent import DirectoryEntry, Flag, Listing
 from cvmfsexec.format.names import ROOT, path_hash
 from fuzz.fuzz_catalog import read_everything
 from tests.support.catalog_files import (
@@ -288,6 +288,28 @@ def test_listing_is_in_row_order_and_can_be_continued(made: Make) -> None:
             parts += part
         assert parts == whole
     assert catalog.list_(parent, limit=0) == []
+
+
+def test_columns_of_a_listing_are_those_of_its_entries(made: Make) -> None:
+    files = [entry(b"/d/%d" % i, uid=i, size=i * 7) for i in range(20)]
+    extra = [directory(b"/d/sub"), entry(b"/d/h", flags=Flag.FILE | Flag.HIDDEN)]
+    catalog = made(catalog=[directory(b"/d"), *files, *extra])
+    parent = path_hash(b"/d")
+    for after_row, limit in ((0, 100), (0, 5), (7, 3), (99, 5)):
+        rows = catalog.list_(parent, after_row=after_row, limit=limit)
+        listing = catalog.listing(parent, after_row=after_row, limit=limit)
+        for position, field in enumerate(Listing._fields):
+            column = listing[position]
+            assert column == tuple(getattr(one, field) for one in rows)
+
+
+@pytest.mark.parametrize("cells", [{"size": -1}, {"name": b".."}, {"mode": b"x"}])
+def test_damaged_entry_is_refused_in_columns(
+    made: Make, cells: dict[str, object]
+) -> None:
+    catalog = made(catalog=[directory(b"/d"), entry(b"/d/f", **cells)])
+    with pytest.raises(FormatError):
+        catalog.listing(path_hash(b"/d"), after_row=0, limit=9)
 
 
 def test_hidden_entries_are_listed_as_such(made: Make) -> None:
@@ -580,9 +602,12 @@ def test_index_that_lies_about_the_order_is_refused(made: Make) -> None:
     catalog = made(catalog=[entry(b"/d/f"), entry(b"/d/g")])
     statements = catalog._statements
     backwards = statements.list_.replace("ORDER BY rowid", "ORDER BY rowid DESC")
-    catalog._statements = statements._replace(list_=backwards)
+    listing = statements.listing.replace("ORDER BY rowid", "ORDER BY rowid DESC")
+    catalog._statements = statements._replace(list_=backwards, listing=listing)
     with pytest.raises(FormatError, match="order"):
         catalog.list_(path_hash(b"/d"))
+    with pytest.raises(FormatError, match="order"):
+        catalog.listing(path_hash(b"/d"), after_row=0, limit=9)
 
 
 def test_catalog_behind_a_descriptor(made: Make) -> None:

@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 from cvmfsexec.format.dirent import (
+    EMPTY_LISTING,
     Compression,
     DirectoryEntry,
     Flag,
+    Listing,
     check_entries,
     check_entry,
+    check_listing,
 )
 from cvmfsexec.format.names import NO_PARENT, ROOT, path_hash
 
@@ -284,3 +287,41 @@ def _accepts_all(entries: list[DirectoryEntry]) -> bool:
     except FormatError:
         return False
     return True
+
+
+def _listing_of(entries: list[DirectoryEntry]) -> Listing:
+    columns: Any = zip(*entries, strict=True)
+    return Listing(*list(columns)[: len(Listing._fields)])
+
+
+listed_changes = st.dictionaries(st.sampled_from(Listing._fields), cells, max_size=2)
+
+
+@given(st.lists(listed_changes, min_size=1, max_size=4))
+def test_columns_are_sound_if_and_only_if_each_entry_is(
+    wanted: list[dict[str, Any]],
+) -> None:
+    entries = [FILE._replace(**change) for change in wanted]
+    listing = _listing_of(entries)
+    if all(map(_accepts, entries)):
+        check_listing(listing)
+    else:
+        with pytest.raises(FormatError):
+            check_listing(listing)
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0", b"n" * 256])
+def test_nothing_in_a_listing_may_pretend_to_be_a_top_directory(name: bytes) -> None:
+    top = ROOT_ENTRY._replace(name=name)
+    with pytest.raises(FormatError):
+        check_listing(_listing_of([FILE, top]))
+    nested = ROOT_ENTRY._replace(name=name, flags=Flag.DIRECTORY | Flag.NESTED_ROOT)
+    with pytest.raises(FormatError):
+        check_listing(_listing_of([FILE, nested]))
+
+
+def test_a_listing_can_be_empty_or_cut_down() -> None:
+    check_listing(EMPTY_LISTING)
+    listing = _listing_of([FILE, FILE._replace(row=8, name=b"other")])
+    assert listing.where([False, True]).name == (b"other",)
+    assert listing.where([False, False]) == EMPTY_LISTING

@@ -152,7 +152,7 @@ def any_files(
 ) -> RepositoryFileSystem:
     """Return a file system whose memories hold everything, or a single thing."""
     if request.param == "forgetful":
-        for name in ("_PATHS_MAX", "_DIRECTORIES_MAX", "_LAYOUTS_MAX"):
+        for name in ("_DIRECTORIES_MAX", "_LAYOUTS_MAX"):
             monkeypatch.setattr(file_system, name, 1)
         monkeypatch.setattr(catalog_tree, "OPEN_MAX", 1)
     return files
@@ -351,7 +351,6 @@ def test_a_forgotten_path_is_put_together_again(
     # Slots are numbered as they are met, so this one must meet them in that order.
     fresh = file_system_of(made, root)
     assert paths_by_inode(fresh) == by_inode
-    fresh._paths.clear()
     fresh._directories.clear()
     for inode, path in by_inode.items():
         assert fresh.getxattr(inode, b"user.catalog_counters") == path
@@ -484,7 +483,7 @@ def test_many_threads_see_the_same(
         for path, found in expected.items()
         if stat.S_ISREG(found.mode) and not path.startswith(b"/long")
     }
-    for name in ("_PATHS_MAX", "_DIRECTORIES_MAX", "_LAYOUTS_MAX"):
+    for name in ("_DIRECTORIES_MAX", "_LAYOUTS_MAX"):
         monkeypatch.setattr(file_system, name, 2)
     monkeypatch.setattr(catalog_tree, "OPEN_MAX", 2)
 
@@ -616,7 +615,7 @@ def test_directories_that_hold_each_other_end_a_climb(
     files = file_system_of(made, made.add_catalog(catalog=[circle, below]))
     found = files.lookup(ROOT_INODE, b"one")
     assert found is not None
-    files._paths.clear()
+    files._directories.clear()
     with pytest.raises(FormatError, match="not connected"):
         files.lookup(found.inode, b"x")
 

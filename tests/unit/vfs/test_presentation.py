@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.catalog.reader import Catalog
-from cvmfsexec.format.dirent import DirectoryEntry, Flag
+from cvmfsexec.format.dirent import DirectoryEntry, Flag, Listing
 from cvmfsexec.format.names import path_hash
 from cvmfsexec.vfs.attributes import Attributes
 from cvmfsexec.vfs.presentation import Presentation
@@ -43,9 +43,20 @@ def shown(tmp_path: Path) -> Any:  # noqa: ANN401 -- a function with options
     """Return a function that shows the entry ``/x`` of these cells."""
 
     def show(cells: Cells, **rules: Any) -> Attributes:  # noqa: ANN401
-        return presentation(**rules).attributes(read_back(tmp_path, cells), 99)
+        view, found = presentation(**rules), read_back(tmp_path, cells)
+        attributes = view.attributes(found, 99)
+        assert list(view.listed(listing_of([found, found]), [99, 5])) == [
+            attributes,
+            attributes._replace(inode=5),
+        ]
+        return attributes
 
     return show
+
+
+def listing_of(entries: list[DirectoryEntry]) -> Listing:
+    columns: Any = zip(*entries, strict=True)
+    return Listing(*list(columns)[: len(Listing._fields)])
 
 
 def read_back(directory: Path, cells: Cells) -> DirectoryEntry:
@@ -171,6 +182,27 @@ def test_a_link_is_as_long_as_what_it_expands_to(
     found = read_back(tmp_path, link(b"/x", target))
     assert view.link_target(found) == expanded
     assert view.attributes(found, 1).size == len(expanded)
+    (listed,) = view.listed(listing_of([found]), [1])
+    assert listed == view.attributes(found, 1)
+
+
+def test_a_listing_of_all_kinds_shows_each_as_it_is_alone(tmp_path: Path) -> None:
+    kinds = (
+        entry(b"/x", size=1000, hardlinks=7 << 32 | 3),
+        directory(b"/x", hardlinks=0),
+        link(b"/x", b"$(HERE)/lib"),
+        entry(b"/x", mode=stat.S_IFCHR, flags=SPECIAL, size=259, hash=None, uid=3),
+        entry(b"/x", mode=stat.S_IFIFO, flags=SPECIAL, size=0, hash=None, gid=4),
+    )
+    view = presentation({"HERE": "/opt/here"}, is_world_readable=True)
+    entries = []
+    for number, cells in enumerate(kinds):
+        place = tmp_path / str(number)
+        place.mkdir()
+        entries.append(read_back(place, cells))
+    inodes = range(1, len(kinds) + 1)
+    shown = list(view.listed(listing_of(entries), inodes))
+    assert shown == list(map(view.attributes, entries, inodes))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
