@@ -97,12 +97,13 @@ def started_exec(
     *words: str,
     caller: Caller = Caller.ORDINARY,
     place: Place = Place.PLAIN,
+    takes_input: bool = False,
 ) -> Iterator[Started]:
     """Start ``cvmfsexec``; at the end it is killed, and checked to leave nothing."""
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         _exec_line(dist, words, caller, place),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

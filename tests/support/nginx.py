@@ -74,6 +74,7 @@ class Nginx(ServerProcess):
         super().__init__()
         self._tree = tree
         self._served = self.directory / "served"
+        self._is_corrupt = False
         self._copy()
 
     @property
@@ -91,8 +92,14 @@ class Nginx(ServerProcess):
         top = self.directory
         return ("-c", f"{top}/nginx.conf", "-e", f"{top}/error.log")
 
+    def object_paths(self) -> list[str]:
+        """Return the paths of all immutable objects."""
+        found = self._served.glob("*/data/??/*")
+        return [f"/{path.relative_to(self._served)}" for path in found]
+
     def corrupt(self) -> None:
         """Change the last byte of every object."""
+        self._is_corrupt = True
         for path in self._served.glob("*/data/??/*"):
             content = path.read_bytes()
             # In place, with the old time: a cache that asks is told "not modified".
@@ -105,7 +112,9 @@ class Nginx(ServerProcess):
     def heal(self) -> None:
         """See ``ServerProcess``."""
         super().heal()
-        self._copy()
+        if self._is_corrupt:
+            self._is_corrupt = False
+            self._copy()
 
     def requests(self) -> list[Request]:
         """Return what was asked for since ``forget_requests``."""

@@ -71,6 +71,12 @@ class Squid(ServerProcess):
         """See ``ServerProcess``."""
         return ("-N", "-f", f"{self.directory}/squid.conf")
 
+    def begin_anew(self) -> None:
+        """Forget what is cached, and what was asked for."""
+        self.kill()
+        (self.directory / "access.log").unlink(missing_ok=True)
+        self.start()
+
     def results(self) -> list[str]:
         """Return what it did with each request: ``TCP_MISS/200``, ``TCP_HIT/200``."""
         return [line.split()[3] for line in self.lines("access.log")]

@@ -1,0 +1,87 @@
+"""Sessions that share one cache and want the same: each object is downloaded once.
+
+They start on an empty cache at the same moment, as the jobs of a node do; what they
+ask for is counted by a real nginx.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvmfsexec.cache import claims
+from tests.support.commands import client_dist
+from tests.support.nginx import Nginx
+from tests.support.published import FQRN, PublishedRepository, publish_tree
+from tests.support.tree_reader import TreeReader, large_tree, started_reader
+
+pytestmark = pytest.mark.kernel
+
+OK = {"ok"}
+SESSIONS = 8
+FILES = 600
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
+    return publish_tree(tmp_path_factory.mktemp("published"), large_tree())
+
+
+@pytest.fixture
+def origin(repository: PublishedRepository) -> Iterator[Nginx]:
+    with Nginx(repository.output) as nginx:
+        yield nginx
+
+
+@contextlib.contextmanager
+def node(origin: Nginx, repository: PublishedRepository) -> Iterator[Path]:
+    """Make a client with an empty cache, which counts from zero."""
+    with client_dist(origin.url, repository.master_key_pem) as dist:
+        origin.forget_requests()
+        yield dist
+
+
+def requests_of_sessions(
+    origin: Nginx, repository: PublishedRepository, count: int
+) -> list[str]:
+    """Let sessions do the same work; return the objects that were asked for."""
+    with node(origin, repository) as dist, contextlib.ExitStack() as stack:
+        sessions = [stack.enter_context(started_reader(dist)) for _ in range(count)]
+        for session in sessions:
+            session.begin(FILES)
+        assert [session.finish() for session in sessions] == [OK] * count
+        return origin.objects()
+
+
+def test_sessions_that_start_at_once_download_each_object_once(
+    origin: Nginx, repository: PublishedRepository
+) -> None:
+    by_one = requests_of_sessions(origin, repository, 1)
+    assert len(by_one) > FILES
+    by_all = requests_of_sessions(origin, repository, SESSIONS)
+    assert set(by_all) >= set(by_one)
+    assert len(by_all) <= 1.1 * len(by_one)
+
+
+def test_nobody_waits_for_those_who_were_killed(
+    origin: Nginx, repository: PublishedRepository
+) -> None:
+    with node(origin, repository) as dist, contextlib.ExitStack() as stack:
+
+        def start() -> TreeReader:
+            reader = stack.enter_context(started_reader(dist))
+            reader.begin(FILES)
+            return reader
+
+        survivors = [start() for _ in range(2)]
+        for number in range(4):
+            victim = start()
+            victim.wait_for_reads(20 * (number + 1))
+            os.kill(victim.file_server_pid(), signal.SIGKILL)
+        assert [reader.finish() for reader in survivors] == [OK] * 2
+        cache = dist / "var/lib/cvmfs" / FQRN
+        assert (cache / claims.FILE_NAME).read_bytes() == b""
+        assert list(cache.glob("txn/*")) == []
