@@ -18,6 +18,7 @@
     │   ├── CertificateBlacklistedError
     │   ├── RevisionBlacklistedError
     │   ├── RollbackError                older than what was already seen
+    │   ├── MissingCredentialError       for members only, and the user shows nothing
     │   └── UnsupportedTrustError        PKCS#7, CA chain, authorisation: refused
     ├── IntegrityError               an object is not its hash
     │   └── ObjectTooLargeError          more bytes than announced or allowed
@@ -110,6 +111,10 @@ class RevisionBlacklistedError(TrustError):
 
 class RollbackError(TrustError):
     """The manifest is older than one that was already accepted here."""
+
+
+class MissingCredentialError(TrustError):
+    """The servers want to know who asks, and the user has no usable credential."""
 
 
 class UnsupportedTrustError(TrustError):

@@ -14,6 +14,7 @@ from cvmfsexec.errors import (
     CvmfsError,
     FormatError,
     IntegrityError,
+    MissingCredentialError,
     NamespaceError,
     PublishError,
     SessionError,
@@ -26,6 +27,7 @@ from cvmfsexec.errors import (
 ERRNO_BY_ERROR: dict[type[CvmfsError], int] = {
     FormatError: errno.EIO,
     TrustError: errno.EIO,
+    MissingCredentialError: errno.EACCES,
     UnsupportedTrustError: errno.EACCES,  # what the original says without a helper
     IntegrityError: errno.EIO,
     TransferError: errno.EIO,

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec import log
@@ -22,18 +23,29 @@ from cvmfsexec.network.failure import (
     failure_of_data,
     failure_of_fault,
 )
-from cvmfsexec.network.statistics import TransferStatistics
-from cvmfsexec.network.transport import Request, TransportFault
+from cvmfsexec.network.resolution import ProxyAddresses
+from cvmfsexec.network.statistics import RouteFailure, TransferStatistics
+from cvmfsexec.network.transport import FaultKind, Request, TransportFault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from cvmfsexec.format.proxy_groups import ProxyGroup
+    from cvmfsexec.network.credentials import Credential
     from cvmfsexec.network.failover import Attempt, Route
     from cvmfsexec.network.failure import Failure
     from cvmfsexec.network.settings import NetworkSettings
     from cvmfsexec.network.transport import Transport
 
+RESUMED_BYTES_MIN = 1 << 17
+"""Of a transfer that was cut off earlier, the little that came is asked for again."""
+
+FAILURES_KEPT_MAX = 50
+
 _ROUTES_SHOWN_MAX = 4
+_FAULTS_TO_RESUME_AFTER = frozenset({FaultKind.CUT_OFF, FaultKind.TOO_SLOW})
+_PARTIAL_CONTENT = 206
+_RANGE_NOT_SATISFIABLE = 416
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/:.@+\-_~\[\],]*")
 _NEEDS_ESCAPE = re.compile(rb"[^A-Za-z0-9/:.@+\-_~\[\],]")
 
@@ -63,6 +75,19 @@ class _Wanted(NamedTuple):
     limit_bytes: int
     no_cache: bool = False
     byte_range: tuple[int, int] | None = None
+    can_resume: bool = False
+
+
+class _Outcome(NamedTuple):
+    """What came of asking once, if it was not all that was wanted.
+
+    Attributes:
+        failure: None if the server did not leave out what was to be left out.
+        sent_bytes: How much of the whole the sink has, and can go on from.
+    """
+
+    failure: "Failure | None"
+    sent_bytes: int = 0
 
 
 class HttpClient:
@@ -74,6 +99,8 @@ class HttpClient:
         clock: Seconds that do not jump.
         sleep: Waits for so many seconds.
         randomness: Returns numbers from 0 up to, but not including, 1.
+        addresses: Knows which machines are behind the names of proxies; asks the
+            system's resolver if None.
     """
 
     def __init__(
@@ -84,22 +111,29 @@ class HttpClient:
         clock: "Callable[[], float]" = time.monotonic,
         sleep: "Callable[[float], object]" = time.sleep,
         randomness: "Callable[[], float] | None" = None,
+        addresses: ProxyAddresses | None = None,
     ) -> None:
         groups = settings.all_proxy_groups
         if not settings.servers or not groups:
             raise NoRouteError("no server or no proxy is configured")
+        self._addresses = addresses or ProxyAddresses(groups, settings.resolution)
+        self._groups: Sequence[ProxyGroup] = groups
+        self._servers = settings.servers[: settings.servers_max or None]
+        self._fallback_order: tuple[int, ...] = ()
         self._settings = settings
         self._transport = transport or DefaultTransport(settings)
         self._clock = clock
         self._sleep = sleep
         self._routes = RouteTable(
-            settings.servers, groups, settings.failover, randomness or _randomness
+            self._servers, groups, settings.failover, randomness or _randomness
         )
         self._lock = threading.Lock()
         self._downloads = 0
         self._received_bytes = 0
         self._seconds = 0.0
         self._failed_attempts = 0
+        self._failures: deque[RouteFailure] = deque(maxlen=FAILURES_KEPT_MAX)
+        self._credential: Callable[[], Credential] | None = None
 
     def fetch(self, path: str, *, limit_bytes: int, no_cache: bool = False) -> bytes:
         """Return a small document, such as ``.cvmfspublished``.
@@ -133,12 +167,14 @@ class HttpClient:
         """Stream an object into a sink that knows whether the bytes are right.
 
         When a sink says that they are not, the object is asked for once more past
-        all caches, then from other servers and proxies.
+        all caches, then from other servers and proxies. When a transfer is cut off or
+        stalls after a good part, the next attempt asks for the rest.
 
         Args:
             path: Below a server's base URL, without leading slash.
-            sink_factory: Makes a sink for each attempt; the one before is not used
-                any more, so that both may write to the same place.
+            sink_factory: Makes a sink for each attempt that starts from the beginning;
+                the one before is not used any more, so that both may write to the
+                same place.
             limit_bytes: More stored bytes than this are refused.
             byte_range: First and last byte wanted; None for all.
 
@@ -147,8 +183,70 @@ class HttpClient:
             IntegrityError: The bytes were wrong wherever they came from.
             CvmfsError: Whatever else a sink raises; it ends the request.
         """
-        wanted = _Wanted(path, limit_bytes, byte_range=byte_range)
+        wanted = _Wanted(
+            path, limit_bytes, byte_range=byte_range, can_resume=byte_range is None
+        )
         self._download(wanted, sink_factory)
+
+    def show_credential(self, credential: "Callable[[], Credential]") -> None:
+        """Let https servers see who asks, from now on.
+
+        Args:
+            credential: Returns it as it is at the moment; what it raises ends a
+                request.
+        """
+        self._credential = credential
+
+    def order_routes(
+        self, servers: "Sequence[str]", fallback_order: "Sequence[int]"
+    ) -> None:
+        """Prefer servers and fallback proxies in this order from now on.
+
+        Args:
+            servers: All servers of the settings; cut to as many as are to be used.
+            fallback_order: The fallback groups, by their place in the settings.
+        """
+        with self._lock:
+            self._servers = tuple(servers[: self._settings.servers_max or None])
+            self._fallback_order = tuple(fallback_order)
+            self._replace_routes()
+
+    def ask_aside(self, url: str, limit_bytes: int) -> bytes | None:
+        """Return what a server says by the active proxy, or None; asks just once.
+
+        Nothing follows from a failure: this is for what we can do without.
+        """
+        pieces: list[bytes] = []
+        self._follow_addresses()
+        with self._lock:
+            proxy = self._routes.active.proxy
+        try:
+            request = Request(url, proxy, limit_bytes)
+            answer = self._transport.get(request, pieces.append)
+        except (TransportFault, IntegrityError):
+            return None
+        return b"".join(pieces) if answer.is_success else None
+
+    def first_request(self, path: str, limit_bytes: int) -> Request:
+        """Return what ``fetch_object`` would ask first, to be asked by other means.
+
+        Whoever asks tells by ``count`` what came of it, and leaves what fails to
+        ``fetch_object``.
+        """
+        self._follow_addresses()
+        with self._lock:
+            host, proxy = self._routes.route(path)
+        request = Request(f"{host}/{escape_path(path)}", proxy, limit_bytes)
+        if self._credential is not None and host.startswith("https:"):
+            return request._replace(credential=self._credential())
+        return request
+
+    def count(self, received_bytes: int, seconds: float) -> None:
+        """Take a download by other means into the statistics."""
+        with self._lock:
+            self._downloads += 1
+            self._received_bytes += received_bytes
+            self._seconds += seconds
 
     def next_host(self) -> bool:
         """Make the next server active: what this one says is not believed.
@@ -158,7 +256,7 @@ class HttpClient:
         """
         with self._lock:
             self._routes.leave_host(self._routes.active.host, self._clock())
-        return len(self._settings.servers) > 1
+        return len(self._servers) > 1
 
     @property
     def statistics(self) -> TransferStatistics:
@@ -170,6 +268,11 @@ class HttpClient:
                 self._seconds,
                 self._failed_attempts,
             )
+
+    def failures(self) -> tuple[RouteFailure, ...]:
+        """Return the last failed attempts, the oldest first."""
+        with self._lock:
+            return tuple(self._failures)
 
     @property
     def active_host(self) -> str:
@@ -195,58 +298,105 @@ class HttpClient:
     def _download(self, wanted: _Wanted, sink_factory: "Callable[[], Sink]") -> None:
         """Ask routes until one brings what the sink accepts."""
         url_path = "/" + escape_path(wanted.path)
+        self._follow_addresses()
         with self._lock:
             failover = RequestFailover(
-                self._routes, self._clock(), no_cache=wanted.no_cache
+                self._routes, self._clock(), wanted.path, no_cache=wanted.no_cache
             )
+        try:
+            self._ask_routes(failover, wanted, url_path, sink_factory)
+        finally:
+            if failover.is_scout:
+                with self._lock:
+                    failover.end(self._clock())
+
+    def _ask_routes(
+        self,
+        failover: RequestFailover,
+        wanted: _Wanted,
+        url_path: str,
+        sink_factory: "Callable[[], Sink]",
+    ) -> None:
         attempt: Attempt | None = failover.attempt
         failures: list[tuple[Route, Failure]] = []
+        sink, sent_bytes = sink_factory(), 0
+        is_fresh = True
         while attempt is not None:
-            if attempt.wait_s:
-                self._sleep(attempt.wait_s)
-            route = attempt.route
-            request = Request(
-                route.host + url_path,
-                route.proxy,
-                wanted.limit_bytes,
-                attempt.no_cache,
-                wanted.byte_range,
-            )
-            failure = self._ask(request, sink_factory())
-            if failure is None:
+            if not sent_bytes and not is_fresh:
+                sink = sink_factory()
+            is_fresh = False
+            request = self._request(attempt, wanted, url_path, sent_bytes)
+            outcome = self._ask(request, sink, failover)
+            if outcome is None:
                 return
-            failures.append((route, failure))
-            attempt = self._after(failover, failure)
+            sent_bytes = outcome.sent_bytes if wanted.can_resume else 0
+            if outcome.failure is None:
+                wanted = wanted._replace(can_resume=False)
+                continue
+            failures.append((attempt.route, outcome.failure))
+            attempt = self._after(failover, outcome.failure)
         raise _give_up(wanted.path, failures)
 
-    def _ask(self, request: Request, sink: Sink) -> "Failure | None":
+    def _request(
+        self, attempt: "Attempt", wanted: _Wanted, url_path: str, sent_bytes: int
+    ) -> Request:
+        host, proxy = attempt.route
+        request = Request(
+            host + url_path,
+            proxy,
+            wanted.limit_bytes - sent_bytes,
+            attempt.no_cache,
+            wanted.byte_range,
+            sent_bytes,
+        )
+        if self._credential is not None and host.startswith("https:"):
+            return request._replace(credential=self._credential())
+        return request
+
+    def _ask(
+        self, request: Request, sink: Sink, failover: RequestFailover
+    ) -> _Outcome | None:
         """Ask one route once; None means that the sink has what it wants."""
         via_proxy = request.proxy != DIRECT and not request.url.startswith("file:")
         received_bytes = 0
+        sent_bytes = request.skip_bytes
+        failure: Failure | None = None
         started_s = self._clock()
         try:
             answer = self._transport.get(request, sink.write)
             received_bytes = answer.received_bytes
-            failure = failure_of_answer(answer, via_proxy=via_proxy)
+            if sent_bytes and _repeats(answer.status):
+                return _Outcome(None)
+            failure = failure_of_answer(
+                answer,
+                via_proxy=via_proxy,
+                is_tunnelled=request.url.startswith("https:"),
+            )
             if failure is None:
                 sink.finish()
         except TransportFault as fault:
             failure = failure_of_fault(fault.kind, str(fault), via_proxy=via_proxy)
+            received_bytes = fault.received_bytes
+            sent_bytes = _bytes_to_go_on_from(request.skip_bytes, fault)
         except IntegrityError as error:
             failure = failure_of_data(str(error))
+            sent_bytes = 0
+        ended_s = self._clock()
         with self._lock:
-            self._seconds += self._clock() - started_s
+            self._seconds += ended_s - started_s
             self._received_bytes += received_bytes
             if failure is None:
                 self._downloads += 1
-            else:
-                self._failed_attempts += 1
-        return failure
+                failover.succeeded(ended_s)
+                return None
+            self._failed_attempts += 1
+        return _Outcome(failure, sent_bytes)
 
     def _after(self, failover: RequestFailover, failure: "Failure") -> "Attempt | None":
-        """Decide what follows a failure, and tell the log."""
+        """Decide what follows a failure, keep it, tell the log, and wait if need be."""
         asked = failover.attempt.route
         with self._lock:
+            self._failures.append(self._route_failure(asked, failure))
             attempt = failover.after(failure, self._clock())
         if attempt is None:
             return None
@@ -255,7 +405,35 @@ class HttpClient:
         )
         if self._settings.failover.is_indefinite and self._is_interrupted():
             return None
-        return attempt
+        if not attempt.wait_s:
+            return attempt
+        self._sleep(attempt.wait_s)
+        with self._lock:
+            return failover.awake()
+
+    def _route_failure(self, route: "Route", failure: "Failure") -> RouteFailure:
+        return RouteFailure(
+            time.time(),
+            without_credentials(route.host),
+            without_credentials(route.proxy),
+            failure.text,
+        )
+
+    def _follow_addresses(self) -> None:
+        """Use the machines that the names of the proxies stand for now."""
+        groups = self._addresses.groups(self._clock())
+        if groups is not self._groups:
+            with self._lock:
+                self._groups = groups
+                self._replace_routes()
+
+    def _replace_routes(self) -> None:
+        groups = self._groups
+        if self._fallback_order:
+            regular_count = len(self._settings.proxy_groups)
+            regular, fallback = groups[:regular_count], groups[regular_count:]
+            groups = (*regular, *(fallback[n] for n in self._fallback_order))
+        self._routes.replace(self._servers, groups)
 
     def _is_interrupted(self) -> bool:
         """Whether somebody wants endless failover to end; takes notice once."""
@@ -286,6 +464,20 @@ def escape_path(path: str) -> str:
         return path
     raw = path.encode("utf-8", "surrogateescape")
     return _NEEDS_ESCAPE.sub(lambda match: b"%%%02X" % ord(match[0]), raw).decode()
+
+
+def _repeats(status: int) -> bool:
+    """Whether a server does not leave out what it was asked to leave out."""
+    is_whole = 200 <= status < 300 and status != _PARTIAL_CONTENT
+    return is_whole or status == _RANGE_NOT_SATISFIABLE
+
+
+def _bytes_to_go_on_from(skipped_bytes: int, fault: TransportFault) -> int:
+    """Return from where the next attempt goes on; 0 to begin again."""
+    if fault.kind not in _FAULTS_TO_RESUME_AFTER:
+        return skipped_bytes
+    sent_bytes = skipped_bytes + fault.received_bytes
+    return sent_bytes if sent_bytes >= RESUMED_BYTES_MIN else 0
 
 
 def _give_up(

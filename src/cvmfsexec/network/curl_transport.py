@@ -2,15 +2,17 @@
 
 Connections are kept alive in handles that are used again, the last used first, so
 that a single reader stays on one connection and many readers have at most
-``connections_max``. An option of a handle is set when it changes, and the answer's
-headers are collected by C code: 60 µs of CPU a request was the point of choosing
-libcurl (docs/adr).
+``connections_max``, by any one proxy and by all together. An option of a handle is
+set when it changes, and the answer's headers are collected by C code: 60 µs of CPU a
+request was the point of choosing libcurl (docs/adr).
 
 Threads: any may call; a handle belongs to one call at a time. Processes: make the
 transport after the fork.
 
 libcurl reads proxies from the environment unless told otherwise, so each handle is
 told: only configured routes are used.
+
+Redirects are followed here, not by libcurl, which must not take a credential along.
 """
 
 import threading
@@ -30,6 +32,7 @@ from cvmfsexec.network.transport import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cvmfsexec.network.credentials import Credential
     from cvmfsexec.network.settings import NetworkSettings
     from cvmfsexec.network.transport import Request
 
@@ -38,6 +41,7 @@ _ERROR_PAGE_BYTES_MAX = 1 << 16
 """Read so much of an unwanted body to keep the connection; then drop both."""
 _IDLE_CONNECTIONS_MAX = 2  # of a handle: server, and where it redirects to
 _NO_CACHE = ["Pragma: no-cache", "Cache-Control: no-cache"]
+_PARTIAL_CONTENT = 206
 _E_PROXY = 97  # CURLE_PROXY, a failed handshake; pycurl does not name it
 _E_TOO_LARGE = 100  # CURLE_TOO_LARGE, headers without end
 
@@ -77,55 +81,103 @@ class CurlTransport:
     def __init__(self, settings: "NetworkSettings") -> None:
         self._settings = settings
         self._slots = threading.Semaphore(settings.connections_max)
-        self._idle: list[_Handle] = []
+        self._idle: dict[str, list[CurlHandle]] = {}
 
     def get(self, request: "Request", sink: "Callable[[bytes], object]") -> Answer:
         """Ask once, as ``Transport.get`` says."""
         with self._slots:
+            # Each proxy has handles of its own, so that to change the proxy, which
+            # sharding does all the time, is not to change connections.
+            idle = self._idle.get(request.proxy)
+            if idle is None:
+                idle = self._idle.setdefault(request.proxy, [])
             try:
-                handle = self._idle.pop()
+                handle = idle.pop()
             except IndexError:
-                handle = _Handle(self._settings)
+                handle = CurlHandle(self._settings, request.proxy)
             try:
                 return handle.get(request, sink)
             finally:
-                self._idle.append(handle)
+                idle.append(handle)
 
     def close(self) -> None:
         """Close idle connections; a later request opens new ones."""
-        while self._idle:
-            self._idle.pop().close()
+        for idle in tuple(self._idle.values()):
+            while idle:
+                idle.pop().close()
 
 
-class _Handle:
-    """One easy handle of libcurl and the state of its current transfer."""
+class CurlHandle:
+    """One easy handle of libcurl and the state of its current transfer.
 
-    def __init__(self, settings: "NetworkSettings") -> None:
+    Whoever drives it calls ``begin``, lets libcurl transfer, and calls ``end``; again,
+    if that says so.
+
+    Attributes:
+        curl: The handle.
+    """
+
+    def __init__(self, settings: "NetworkSettings", proxy: str) -> None:
         self._pycurl = libcurl.load()
         self._faults = _fault_kinds(self._pycurl)
         self._settings = settings
         self._header_lines: list[bytes] = []
-        self._proxy = ""
         self._no_cache = False
+        self._credential: Credential | None = None
         self._byte_range: tuple[int, int] | None = None
+        self._skip_bytes = 0
+        self._redirects_left = 0
+        self._url = ""
+        self._sink: Callable[[bytes], object] = _ignore
+        self._received_bytes = 0
         self._reset(0, _ignore)
-        self._curl = self._new_curl()
+        self.curl = self._new_curl()
+        self._use_proxy(proxy)
 
     def get(self, request: "Request", sink: "Callable[[bytes], object]") -> Answer:
+        """Transfer in the calling thread."""
+        self.begin(request, sink)
+        answer = None
+        while answer is None:
+            try:
+                self.curl.perform()
+            except self._pycurl.error as error:
+                answer = self.end(*error.args[:2])
+            else:
+                answer = self.end()
+        return answer
+
+    def begin(self, request: "Request", sink: "Callable[[bytes], object]") -> None:
+        """Set what to transfer."""
         self._prepare(request)
-        url = request.url
-        for _ in range(REDIRECTS_MAX + 1):
-            self._reset(request.limit_bytes, sink)
-            answer = self._perform(url)
-            if not self._settings.follows_redirects:
-                return answer
-            if answer.status not in REDIRECTIONS:
-                return answer
-            url = self._redirect_target()
-        raise TransportFault(FaultKind.HOST_CONNECTION, "too many redirects")
+        self._redirects_left = REDIRECTS_MAX
+        self._reset(request.limit_bytes, sink)
+        self._url = request.url
+        self.curl.setopt(self._pycurl.URL, request.url)
+
+    def end(self, code: int = 0, text: str = "") -> Answer | None:
+        """Return the answer of a transfer that is over; ``None`` to transfer again.
+
+        Args:
+            code: What libcurl says, 0 for success.
+            text: What it says about it.
+
+        Raises:
+            TransportFault: As ``Transport.get`` says; also what the sink raised.
+        """
+        sink, self._sink = self._sink, _ignore
+        if code:
+            self._raise_unless_enough(code, text)
+        status = self.curl.getinfo(self._pycurl.RESPONSE_CODE)
+        if status in REDIRECTIONS and self._settings.follows_redirects:
+            self._redirect(sink)
+            return None
+        received = self._received_bytes if self._is_wanted else 0
+        return Answer(status, tuple(self._header_lines), received)
 
     def close(self) -> None:
-        self._curl.close()
+        """Let go of its connections."""
+        self.curl.close()
 
     def _new_curl(self) -> Any:  # noqa: ANN401 -- pycurl has no type hints
         pycurl, settings = self._pycurl, self._settings
@@ -150,36 +202,51 @@ class _Handle:
 
     def _prepare(self, request: "Request") -> None:
         """Set what differs from the last request of this handle."""
-        if request.proxy != self._proxy:
-            self._use_proxy(request.proxy)
-        if request.no_cache is not self._no_cache:
-            self._use_caches(not request.no_cache)
-        if request.byte_range != self._byte_range:
-            self._use_range(request.byte_range)
+        if (
+            request.no_cache is not self._no_cache
+            or request.credential is not self._credential
+        ):
+            self._use_headers(request.credential, no_cache=request.no_cache)
+        if (
+            request.byte_range != self._byte_range
+            or request.skip_bytes != self._skip_bytes
+        ):
+            self._use_range(request.byte_range, request.skip_bytes)
 
     def _use_proxy(self, proxy: str) -> None:
-        pycurl, curl, settings = self._pycurl, self._curl, self._settings
+        pycurl, curl, settings = self._pycurl, self.curl, self._settings
         is_direct = proxy == DIRECT
         timeout_s = settings.timeout_direct_s if is_direct else settings.timeout_s
         # An empty text, unlike none, also keeps libcurl from asking the environment.
         curl.setopt(pycurl.PROXY, "" if is_direct else proxy)
         curl.setopt(pycurl.CONNECTTIMEOUT, timeout_s)
         curl.setopt(pycurl.LOW_SPEED_TIME, timeout_s)
-        self._proxy = proxy
 
-    def _use_caches(self, yes: bool) -> None:  # noqa: FBT001 -- says what it does
-        if yes:
-            self._curl.unsetopt(self._pycurl.HTTPHEADER)  # an empty list is ignored
+    def _use_headers(self, credential: "Credential | None", *, no_cache: bool) -> None:
+        pycurl, curl = self._pycurl, self.curl
+        headers = list(_NO_CACHE) if no_cache else []
+        if credential is not None and credential.bearer_token:
+            headers.append(f"Authorization: Bearer {credential.bearer_token}")
+        if headers:
+            curl.setopt(pycurl.HTTPHEADER, headers)
         else:
-            self._curl.setopt(self._pycurl.HTTPHEADER, _NO_CACHE)
-        self._no_cache = not yes
+            curl.unsetopt(pycurl.HTTPHEADER)  # an empty list is ignored
+        if credential is not None and credential.certificate:
+            curl.setopt(pycurl.SSLCERT_BLOB, credential.certificate)
+            curl.setopt(pycurl.SSLKEY_BLOB, credential.certificate)
+        elif self._credential is not None and self._credential.certificate:
+            curl.unsetopt(pycurl.SSLCERT_BLOB)
+            curl.unsetopt(pycurl.SSLKEY_BLOB)
+        self._no_cache, self._credential = no_cache, credential
 
-    def _use_range(self, byte_range: tuple[int, int] | None) -> None:
-        if byte_range is None:
-            self._curl.unsetopt(self._pycurl.RANGE)
+    def _use_range(self, byte_range: tuple[int, int] | None, skip_bytes: int) -> None:
+        if byte_range is not None:
+            self.curl.setopt(self._pycurl.RANGE, f"{byte_range[0]}-{byte_range[1]}")
+        elif skip_bytes:
+            self.curl.setopt(self._pycurl.RANGE, f"{skip_bytes}-")
         else:
-            self._curl.setopt(self._pycurl.RANGE, f"{byte_range[0]}-{byte_range[1]}")
-        self._byte_range = byte_range
+            self.curl.unsetopt(self._pycurl.RANGE)
+        self._byte_range, self._skip_bytes = byte_range, skip_bytes
 
     def _reset(self, limit_bytes: int, sink: "Callable[[bytes], object]") -> None:
         self._header_lines.clear()
@@ -189,66 +256,72 @@ class _Handle:
         self._is_wanted: bool | None = None
         self._stopped_by: BaseException | None = None
 
-    def _perform(self, url: str) -> Answer:
-        try:
-            self._curl.setopt(self._pycurl.URL, url)
-            self._curl.perform()
-        except self._pycurl.error as error:
-            self._raise_unless_enough(error)
-        finally:
-            self._sink = _ignore
-        status = self._curl.getinfo(self._pycurl.RESPONSE_CODE)
-        received = self._received_bytes if self._is_wanted else 0
-        return Answer(status, tuple(self._header_lines), received)
-
     def _receive(self, data: bytes) -> int | None:
         """Take a piece of a body; called by libcurl, which -1 stops.
 
-        Exceptions must not pass through C code: they are kept for ``_perform``.
+        Exceptions must not pass through C code: they are kept for ``end``.
         """
         self._received_bytes += len(data)
         if self._is_wanted is None:
-            self._is_wanted = _is_success(self._header_lines)
+            status = _status(self._header_lines)
+            self._is_wanted = 200 <= status < 300 and (
+                not self._skip_bytes or status == _PARTIAL_CONTENT
+            )
         if not self._is_wanted:
             return -1 if self._received_bytes > _ERROR_PAGE_BYTES_MAX else None
         try:
             if self._received_bytes > self._limit_bytes:
-                raise ObjectTooLargeError(  # noqa: TRY301 -- for _perform, see above
+                raise ObjectTooLargeError(  # noqa: TRY301 -- for ``end``, see above
                     f"the answer has more than {self._limit_bytes} bytes"
                 )
             self._sink(data)
-        except BaseException as error:  # noqa: BLE001 -- raised again by _perform
+        except BaseException as error:  # noqa: BLE001 -- raised again by ``end``
             self._stopped_by = error
             return -1
         return None
 
-    def _raise_unless_enough(self, error: Exception) -> None:
+    def _raise_unless_enough(self, code: int, text: str) -> None:
         """Translate an error of libcurl, unless we stopped it at an error page."""
         stopped_by, self._stopped_by = self._stopped_by, None
         if stopped_by is not None:
             raise stopped_by from None
-        code, text = error.args[:2]
         if code == self._pycurl.E_WRITE_ERROR and self._is_wanted is False:
             return
-        raise TransportFault(self._faults.get(code, FaultKind.OTHER), text) from error
+        received = self._received_bytes if self._is_wanted else 0
+        raise TransportFault(self._faults.get(code, FaultKind.OTHER), text, received)
 
-    def _redirect_target(self) -> str:
-        target = self._curl.getinfo(self._pycurl.REDIRECT_URL)
+    def _redirect(self, sink: "Callable[[bytes], object]") -> None:
+        target = self.curl.getinfo(self._pycurl.REDIRECT_URL)
         if not target or not target.lower().startswith(("http://", "https://")):
             raise TransportFault(FaultKind.HOST_CONNECTION, "redirect to nowhere")
-        return str(target)
+        if not self._redirects_left:
+            raise TransportFault(FaultKind.HOST_CONNECTION, "too many redirects")
+        self._redirects_left -= 1
+        if _origin(target) != _origin(self._url):
+            # Who asks is for the server alone that we wanted to ask.
+            self._use_headers(None, no_cache=self._no_cache)
+        self._reset(self._limit_bytes, sink)
+        self.curl.setopt(self._pycurl.URL, target)
 
 
 def _ignore(data: bytes) -> None:
     """Drop what comes without a transfer."""
 
 
-def _is_success(header_lines: list[bytes]) -> bool:
-    """Read the status of the last status line: ``HTTP/1.1 200 OK``."""
+def _status(header_lines: list[bytes]) -> int:
+    """Read the status of the last status line, ``HTTP/1.1 200 OK``; 0 if unreadable."""
     for line in reversed(header_lines):
         if line.startswith(b"HTTP/"):
-            return line.partition(b" ")[2].startswith(b"2")
-    return False
+            digits = line.partition(b" ")[2][:3]
+            return int(digits) if digits.isdigit() else 0
+    return 0
+
+
+def _origin(url: str) -> tuple[str, str]:
+    """Return scheme and authority of a URL; another one is another server."""
+    scheme, _, rest = url.partition("://")
+    authority = rest.partition("/")[0].partition("?")[0].partition("#")[0]
+    return scheme.lower(), authority.lower()
 
 
 def _fault_kinds(pycurl: Any) -> dict[int, FaultKind]:  # noqa: ANN401

@@ -18,12 +18,22 @@ The last rule goes further than the original, which counts switches and can give
 early: when parallel requests switch under it, or when one proxy spoils the answers
 of all servers.
 
+Parallel requests spare each other what one of them has found out:
+
+* Who was to repeat a route that another request has left meanwhile goes elsewhere.
+* Who stalls where another one stalled before, without any success in between, goes
+  elsewhere at once; it is the repetition that the other would have made.
+* A server or proxy whose time to come back has come is tried by one request, the
+  *scout*. The others follow when it has succeeded. The original lets all of them
+  run into what may still be dead.
+
 Not thread-safe: ``client`` holds a lock around each call. Times are seconds of any
 clock that does not jump.
 
 Source: docs/reference/client-behaviour.md, "Requests, timeouts, failover".
 """
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.network.failure import Blame
@@ -33,6 +43,8 @@ if TYPE_CHECKING:
 
     from cvmfsexec.format.proxy_groups import ProxyGroup
     from cvmfsexec.network.failure import Failure
+
+    _Return = Callable[["Route", float, bool], None]
 
 RESTART_WAIT_MIN_S = 1.0
 
@@ -69,6 +81,7 @@ class FailoverPolicy(NamedTuple):
         proxy_reset_after_s: Return to the first proxies after so long; 0 never.
         host_reset_after_s: Return to the first server after so long; 0 never.
         is_indefinite: Start over instead of giving up.
+        is_sharded: Each object has its proxy in a group, chosen by a hash of its path.
     """
 
     max_retries: int = 1
@@ -77,6 +90,7 @@ class FailoverPolicy(NamedTuple):
     proxy_reset_after_s: float = 300.0
     host_reset_after_s: float = 1800.0
     is_indefinite: bool = False
+    is_sharded: bool = False
 
 
 class RouteTable:
@@ -102,15 +116,16 @@ class RouteTable:
         self._groups = tuple(group.members for group in groups)
         self._host_index = 0
         self._group_index = 0
-        self._burned: set[str] = set()
+        self._burned: dict[str, float] = {}  # of the active group, since when
         self._host_left_at_s: float | None = None
         self._group_left_at_s: float | None = None
-        self._first_burned_at_s: float | None = None
+        self._scout_returns: _Return | None = None
+        self._stalled: dict[str, object] = {}
         self._proxy = self._choose(self._groups[0])
 
     @property
     def active(self) -> Route:
-        """The route that a new request asks first."""
+        """The route that a new request asks first, unless it is sharded or a scout."""
         return Route(self._hosts[self._host_index], self._proxy)
 
     def hosts(self) -> "Iterator[str]":
@@ -118,47 +133,165 @@ class RouteTable:
         for offset in range(len(self._hosts)):
             yield self._hosts[(self._host_index + offset) % len(self._hosts)]
 
-    def proxies(self) -> "Iterator[str]":
+    def proxies(self, path: str = "") -> "Iterator[str]":
         """Yield all proxies once, in the order in which they are worth trying."""
         groups = self._groups[self._group_index :] + self._groups[: self._group_index]
-        alive = (member for member in groups[0] if member not in self._burned)
+        alive = self._alive()
+        if self.policy.is_sharded:
+            alive.sort(key=lambda member: _score(member, path), reverse=True)
+        else:
+            alive.insert(0, self._proxy)
         others = (member for group in groups[1:] for member in group)
-        burned = (member for member in groups[0] if member in self._burned)
-        yield from dict.fromkeys((self._proxy, *alive, *others, *burned))
+        yield from dict.fromkeys((*alive, *others, *self._burned))
 
-    def refresh(self, now_s: float) -> None:
-        """Return to preferred servers and proxies whose time has come."""
-        policy = self.policy
-        if _is_over(self._host_left_at_s, policy.host_reset_after_s, now_s):
-            self._enter_host(0, now_s)
-        if _is_over(self._group_left_at_s, policy.proxy_reset_after_s, now_s):
-            self.revive_proxies()
-        elif _is_over(self._first_burned_at_s, policy.proxy_reset_after_s, now_s):
-            self._enter_group(self._group_index, now_s)
+    def route(self, path: str) -> Route:
+        """Return the route that a new request for this path asks first."""
+        return Route(self._hosts[self._host_index], self.proxy(path))
+
+    def proxy(self, path: str) -> str:
+        """Return the active proxy for a path.
+
+        With sharding that is the live member with the highest hash of member and path
+        (rendezvous hashing): when a member dies, only its own objects move.
+        """
+        if not self.policy.is_sharded:
+            return self._proxy
+        return max(self._alive(), key=lambda member: _score(member, path))
+
+    def is_in_use(self, route: Route) -> bool:
+        """Whether neither the server nor the proxy has been left."""
+        return self._is_active(route.host) and self.is_alive(route.proxy)
+
+    def is_alive(self, proxy: str) -> bool:
+        """Whether a proxy is in the active group and was not burned."""
+        return proxy not in self._burned and proxy in self._groups[self._group_index]
+
+    def scout(self, now_s: float, path: str) -> Route | None:
+        """Return a route to what was left, if it is time to see how it does.
+
+        Whoever gets a route tells by ``end_scouting`` how it went, and nobody else
+        gets one before.
+        """
+        if self._scout_returns is not None or not self._was_left():
+            return None
+        return self._send_scout(now_s, path)
+
+    def end_scouting(self, route: Route, now_s: float, *, is_back: bool | None) -> None:
+        """Let all follow a scout, or none for as long again; None if it cannot tell."""
+        returns, self._scout_returns = self._scout_returns, None
+        if returns is not None and is_back is not None:
+            returns(route, now_s, is_back)
 
     def leave_host(self, host: str, now_s: float) -> None:
         """Make the next server active; nothing if another request already did."""
-        if host == self._hosts[self._host_index]:
+        if self._is_active(host):
             self._enter_host((self._host_index + 1) % len(self._hosts), now_s)
 
     def burn(self, proxy: str, now_s: float) -> None:
         """Take a proxy out of its group; nothing if another request already did."""
-        if proxy != self._proxy:
+        if not self.is_alive(proxy):
             return
-        self._burned.add(proxy)
-        group = self._groups[self._group_index]
-        alive = [member for member in group if member not in self._burned]
+        self._burned[proxy] = now_s
+        alive = self._alive()
         if not alive:
             self._enter_group((self._group_index + 1) % len(self._groups), now_s)
-            return
-        if self._first_burned_at_s is None:
-            self._first_burned_at_s = now_s
-        self._proxy = self._choose(alive)
+        elif proxy == self._proxy:
+            self._proxy = self._choose(alive)
 
     def revive_proxies(self) -> None:
         """Return to the first group with all its members."""
         if self._group_index or self._burned:
             self._enter_group(0, 0.0)
+
+    def replace(self, hosts: "Sequence[str]", groups: "Sequence[ProxyGroup]") -> None:
+        """Take other routes, or the same in another order.
+
+        A server or proxy that had to be left for another stays left.
+        """
+        host, was_left = self._hosts[self._host_index], self._host_index > 0
+        self._hosts = tuple(hosts)
+        self._host_index = 0
+        if was_left and host in self._hosts:
+            self._host_index = self._hosts.index(host)
+        if not self._host_index:
+            self._host_left_at_s = None
+        members = tuple(group.members for group in groups)
+        if members != self._groups:
+            self._replace_groups(members)
+
+    def stalled_before(self, name: str, by: object) -> bool:
+        """Note that a server or proxy stalled, and who says so.
+
+        Returns:
+            Whether somebody else said so before, and nobody saw it work since.
+        """
+        return self._stalled.setdefault(name, by) is not by
+
+    def works(self, route: Route) -> None:
+        """Note that a route brought what was asked for."""
+        if self._stalled:
+            self._stalled.pop(route.host, None)
+            self._stalled.pop(route.proxy, None)
+
+    def _replace_groups(self, groups: "Sequence[tuple[str, ...]]") -> None:
+        proxy, burned = self._proxy, self._burned
+        left_at_s = self._group_left_at_s
+        self._groups = tuple(groups)
+        self._enter_group(0, 0.0)
+        for index, group in enumerate(self._groups):
+            if proxy in group:
+                self._group_index = index
+                self._proxy = proxy
+                self._group_left_at_s = left_at_s if index else None
+                self._burned = {m: at_s for m, at_s in burned.items() if m in group}
+                return
+
+    def _is_active(self, host: str) -> bool:
+        return host == self._hosts[self._host_index]
+
+    def _was_left(self) -> bool:
+        return (
+            bool(self._burned)
+            or self._host_left_at_s is not None
+            or self._group_left_at_s is not None
+        )
+
+    def _send_scout(self, now_s: float, path: str) -> Route | None:
+        """Return the route to one server or proxy that may have come back."""
+        policy = self.policy
+        host, proxy = self.route(path)
+        if _is_over(self._group_left_at_s, policy.proxy_reset_after_s, now_s):
+            self._scout_returns = self._return_to_first_group
+            return Route(host, self._choose(self._groups[0]))
+        for member, burned_at_s in self._burned.items():
+            if _is_over(burned_at_s, policy.proxy_reset_after_s, now_s):
+                self._scout_returns = self._return_to_member
+                return Route(host, member)
+        if _is_over(self._host_left_at_s, policy.host_reset_after_s, now_s):
+            self._scout_returns = self._return_to_first_host
+            return Route(self._hosts[0], proxy)
+        return None
+
+    def _return_to_first_host(self, _: Route, now_s: float, is_back: bool) -> None:  # noqa: FBT001
+        if self._host_index and is_back:
+            self._enter_host(0, now_s)
+        elif self._host_index:
+            self._host_left_at_s = now_s
+
+    def _return_to_first_group(self, by: Route, now_s: float, is_back: bool) -> None:  # noqa: FBT001
+        if self._group_index and is_back:
+            self._enter_group(0, now_s)
+            if self.is_alive(by.proxy):
+                self._proxy = by.proxy
+        elif self._group_index:
+            self._group_left_at_s = now_s
+
+    def _return_to_member(self, by: Route, now_s: float, is_back: bool) -> None:  # noqa: FBT001
+        if by.proxy in self._burned and is_back:
+            del self._burned[by.proxy]
+            self._proxy = self._choose(self._alive())
+        elif by.proxy in self._burned:
+            self._burned[by.proxy] = now_s
 
     def _enter_host(self, index: int, now_s: float) -> None:
         self._host_left_at_s = _left_at(self._host_left_at_s, index, now_s)
@@ -167,9 +300,12 @@ class RouteTable:
     def _enter_group(self, index: int, now_s: float) -> None:
         self._group_left_at_s = _left_at(self._group_left_at_s, index, now_s)
         self._group_index = index
-        self._burned.clear()
-        self._first_burned_at_s = None
+        self._burned = {}
         self._proxy = self._choose(self._groups[index])
+
+    def _alive(self) -> list[str]:
+        group = self._groups[self._group_index]
+        return [member for member in group if member not in self._burned]
 
     def _choose(self, members: "Sequence[str]") -> str:
         return members[int(self.randomness() * len(members))]
@@ -181,37 +317,89 @@ class RequestFailover:
     Args:
         routes: Shared by all requests.
         now_s: When the request starts.
+        path: What is asked for.
         no_cache: Ask past caches from the beginning.
+
+    Attributes:
+        attempt: What to do now.
+        is_scout: Whether others wait to hear how this attempt goes: tell by
+            ``succeeded``, ``after`` or ``end``.
     """
 
     def __init__(
-        self, routes: RouteTable, now_s: float, *, no_cache: bool = False
+        self,
+        routes: RouteTable,
+        now_s: float,
+        path: str = "",
+        *,
+        no_cache: bool = False,
     ) -> None:
-        routes.refresh(now_s)
         self._routes = routes
+        self._path = path
         self._always_past_caches = no_cache
         self._asked_past_caches = no_cache
         self._retries = 0
         self._backoff_s = 0.0
         self._tried: set[Route] = set()
         self._without_object: set[str] = set()
-        self.attempt = self._start(routes.active)
+        scout = routes.scout(now_s, path)
+        self.is_scout = scout is not None
+        self.attempt = self._start(scout or routes.route(path))
 
     def after(self, failure: "Failure", now_s: float) -> Attempt | None:
         """Return what to do after the last attempt failed; None to give up."""
-        repetition = self._repetition(failure)
-        if repetition is not None:
-            self.attempt = repetition
-            return repetition
+        has_left = self._has_left(failure, now_s)
+        if not has_left or failure.blame is Blame.DATA:
+            repetition = self._repetition(failure)
+            if repetition is not None:
+                self.attempt = repetition
+                return repetition
         if failure.blame is Blame.NOBODY:
             return None
-        route = self._next_route(failure, now_s)
-        if route is not None:
-            self.attempt = self._start(route)
-            return self.attempt
-        if not self._routes.policy.is_indefinite:
-            return None
-        return self._start_over()
+        attempt = self._elsewhere(failure, now_s)
+        if attempt is None and has_left:
+            attempt = self._repetition(failure)
+        if attempt is None and self._routes.policy.is_indefinite:
+            attempt = self._start_over()
+        self.attempt = attempt or self.attempt
+        return attempt
+
+    def awake(self) -> Attempt:
+        """Return the attempt to make after its wait: elsewhere if others have left."""
+        if not self._routes.is_in_use(self.attempt.route):
+            route = self._first_untried(
+                self._routes.hosts(), self._routes.proxies(self._path)
+            )
+            if route is not None:
+                self.attempt = self._start(route)
+        return self.attempt
+
+    def succeeded(self, now_s: float) -> None:
+        """Take note that the last attempt brought what was asked for."""
+        self._routes.works(self.attempt.route)
+        self._end_scouting(now_s, is_back=True)
+
+    def end(self, now_s: float) -> None:
+        """Take note that there is nothing more to be learnt from this request."""
+        self._end_scouting(now_s, is_back=None)
+
+    def _end_scouting(self, now_s: float, *, is_back: bool | None) -> None:
+        if self.is_scout:
+            self.is_scout = False
+            self._routes.end_scouting(self.attempt.route, now_s, is_back=is_back)
+
+    def _has_left(self, failure: "Failure", now_s: float) -> bool:
+        """Return whether nobody should ask the failed route again for now."""
+        if self.is_scout:
+            self._end_scouting(now_s, is_back=False)
+            return True
+        routes, route = self._routes, self.attempt.route
+        if failure.blame is Blame.PROXY and not routes.is_alive(route.proxy):
+            return True
+        if failure.blame is Blame.HOST and route.host != routes.active.host:
+            return True
+        blamed = route.host if failure.blame is Blame.HOST else route.proxy
+        return failure.is_stall and routes.stalled_before(blamed, by=self)
 
     def _repetition(self, failure: "Failure") -> Attempt | None:
         """Return the attempt that asks the same route again, if that is sensible."""
@@ -234,25 +422,29 @@ class RequestFailover:
         self._backoff_s = min(self._backoff_s, policy.backoff_max_s)
         return self._backoff_s
 
+    def _elsewhere(self, failure: "Failure", now_s: float) -> Attempt | None:
+        route = self._next_route(failure, now_s)
+        return None if route is None else self._start(route)
+
     def _next_route(self, failure: "Failure", now_s: float) -> Route | None:
         """Switch as the failure demands; return an untried route, if one is left."""
+        routes, path = self._routes, self._path
         host, proxy = self.attempt.route
         if failure.is_absence:
             self._without_object.add(host)
         if failure.blame is Blame.PROXY:
-            self._routes.burn(proxy, now_s)
-            route = self._first_untried((host,), self._routes.proxies())
+            routes.burn(proxy, now_s)
+            route = self._first_untried((host,), routes.proxies(path))
             if route is not None:
                 return route
-            self._routes.revive_proxies()
-        self._routes.leave_host(host, now_s)
-        active_proxy = self._routes.active.proxy
-        route = self._first_untried(self._routes.hosts(), (active_proxy,))
+            routes.revive_proxies()
+        routes.leave_host(host, now_s)
+        route = self._first_untried(routes.hosts(), (routes.proxy(path),))
         if route is not None:
             return route
         if not failure.is_absence:
-            self._routes.burn(proxy, now_s)
-        return self._first_untried(self._routes.hosts(), self._routes.proxies())
+            routes.burn(proxy, now_s)
+        return self._first_untried(routes.hosts(), routes.proxies(path))
 
     def _first_untried(
         self, hosts: "Iterator[str] | tuple[str]", proxies: "Iterator[str] | tuple[str]"
@@ -280,8 +472,13 @@ class RequestFailover:
         self._backoff_s = 0.0
         self._asked_past_caches = self._always_past_caches
         wait_s = max(self._routes.policy.backoff_max_s, RESTART_WAIT_MIN_S)
-        self.attempt = self._start(self._routes.active)._replace(wait_s=wait_s)
-        return self.attempt
+        return self._start(self._routes.route(self._path))._replace(wait_s=wait_s)
+
+
+def _score(member: str, path: str) -> bytes:
+    """Return where a proxy stands among others for a path; any client's answer."""
+    text = f"{member} {path}".encode("utf-8", "surrogateescape")
+    return hashlib.blake2b(text, digest_size=8).digest()
 
 
 def _left_at(left_at_s: float | None, entered_index: int, now_s: float) -> float | None:

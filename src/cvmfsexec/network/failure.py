@@ -36,12 +36,14 @@ class Failure(NamedTuple):
         is_transfer: Passes by itself now and then: wait, and ask the same again.
         is_absence: The server says that it has no such thing, so that asking it by
             another way is no use.
+        is_stall: A whole timeout was spent to find out.
     """
 
     blame: Blame
     text: str
     is_transfer: bool = False
     is_absence: bool = False
+    is_stall: bool = False
 
 
 _BLAME_OF_FAULT = {
@@ -59,12 +61,24 @@ _BLAME_OF_FAULT = {
 def failure_of_fault(kind: FaultKind, text: str, *, via_proxy: bool) -> Failure:
     """Judge a request that got no answer."""
     blame_direct, blame_via_proxy, is_transfer = _BLAME_OF_FAULT[kind]
-    blame = blame_via_proxy if via_proxy else blame_direct
-    return Failure(blame, f"{kind.value} ({text})" if text else kind.value, is_transfer)
+    return Failure(
+        blame_via_proxy if via_proxy else blame_direct,
+        f"{kind.value} ({text})" if text else kind.value,
+        is_transfer,
+        is_stall=kind is FaultKind.TOO_SLOW,
+    )
 
 
-def failure_of_answer(answer: "Answer", *, via_proxy: bool) -> Failure | None:
-    """Judge an answer by status and headers; None means that it is a success."""
+def failure_of_answer(
+    answer: "Answer", *, via_proxy: bool, is_tunnelled: bool = False
+) -> Failure | None:
+    """Judge an answer by status and headers; None means that it is a success.
+
+    Args:
+        answer: What came.
+        via_proxy: Whether there is a proxy.
+        is_tunnelled: Whether that proxy could not see, let alone make, the answer.
+    """
     if answer.is_success:
         return None
     status = answer.status
@@ -73,7 +87,7 @@ def failure_of_answer(answer: "Answer", *, via_proxy: bool) -> Failure | None:
         return Failure(Blame.HOST, f"{text}, too many requests", is_transfer=True)
     if status in REDIRECTIONS:
         return Failure(Blame.HOST, f"{text}, a redirect (CVMFS_FOLLOW_REDIRECTS=no)")
-    if via_proxy and not _is_from_host(answer):
+    if via_proxy and not is_tunnelled and not _is_from_host(answer):
         return Failure(Blame.PROXY, f"{text} from the proxy")
     return Failure(Blame.HOST, text, is_absence=status == 404)
 

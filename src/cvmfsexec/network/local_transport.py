@@ -37,7 +37,7 @@ class LocalTransport:
 
 
 def _copy(fd: int, request: "Request", sink: "Callable[[bytes], object]") -> Answer:
-    offset, end = 0, None
+    offset, end = request.skip_bytes, None
     if request.byte_range is not None:
         offset, end = request.byte_range[0], request.byte_range[1] + 1
     received = 0
@@ -53,7 +53,7 @@ def _copy(fd: int, request: "Request", sink: "Callable[[bytes], object]") -> Ans
                 f"{request.url} has more than {request.limit_bytes} bytes"
             )
         sink(data)
-    return Answer(200, (), received)
+    return Answer(206 if request.skip_bytes else 200, (), received)
 
 
 def _read(fd: int, size: int, offset: int) -> bytes:

@@ -103,6 +103,9 @@ class NetworkSettings(NamedTuple):
         user_agent: What we call ourselves.
         interrupt_file: Its existence ends endless failover.
         connections_max: Parallel transfers.
+        servers_max: Use no more servers, the first ones in order; 0 for all.
+        uses_geo_api: Whether servers may say in which order they are near.
+        proxy_template: Stands for the proxy in that question; empty for its name.
     """
 
     servers: tuple[str, ...]
@@ -122,6 +125,9 @@ class NetworkSettings(NamedTuple):
     user_agent: str = USER_AGENT
     interrupt_file: str = ""
     connections_max: int = CONNECTIONS_MAX
+    servers_max: int = 0
+    uses_geo_api: bool = False
+    proxy_template: str = ""
 
     @classmethod
     def from_parameters(
@@ -203,7 +209,7 @@ def _read(
     )
     sockets = parameters.get("CVMFS_RELOAD_SOCKETS", "/var/run/cvmfs")
     return NetworkSettings(
-        servers=servers[: parameters.integer(names.max_servers, 0, minimum=0) or None],
+        servers=servers,
         proxy_groups=proxies,
         fallback_proxy_groups=fallback,
         allows_direct=allows_direct,
@@ -217,6 +223,9 @@ def _read(
         is_ipv4_only=bool(environment.get("CVMFS_IPV4_ONLY")),
         authorities=find_authorities(environment, use_system=use_system_authorities),
         interrupt_file=f"{sockets}/interrupt.{parameters.fqrn}",
+        servers_max=parameters.integer(names.max_servers, 0, minimum=0),
+        uses_geo_api=parameters.boolean("CVMFS_USE_GEOAPI", default=False),
+        proxy_template=parameters.get("CVMFS_PROXY_TEMPLATE"),
     )
 
 
@@ -236,6 +245,7 @@ def _failover(parameters: "Parameters") -> FailoverPolicy:
             "CVMFS_HOST_RESET_AFTER", default.host_reset_after_s
         ),
         is_indefinite=parameters.boolean("CVMFS_FAILOVER_INDEFINITELY", default=False),
+        is_sharded=parameters.boolean("CVMFS_PROXY_SHARD", default=False),
     )
 
 

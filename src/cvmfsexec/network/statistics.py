@@ -1,6 +1,22 @@
-"""Counters of what was downloaded, for the magic attributes and ``cvmfs`` tools."""
+"""What was downloaded and what failed, for magic attributes and ``cvmfs`` tools."""
 
 from typing import NamedTuple
+
+
+class RouteFailure(NamedTuple):
+    """An attempt that brought nothing of use.
+
+    Attributes:
+        at_s: When it failed, in seconds since 1970.
+        host: Base URL of the server, without user and password.
+        proxy: The way to it, likewise, or ``DIRECT``.
+        text: What happened.
+    """
+
+    at_s: float
+    host: str
+    proxy: str
+    text: str
 
 
 class TransferStatistics(NamedTuple):

@@ -14,6 +14,8 @@ from cvmfsexec.errors import TransferError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cvmfsexec.network.credentials import Credential
+
 REDIRECTS_MAX = 4  # of one request; the original's number
 REDIRECTIONS = frozenset({301, 302, 303, 307})  # 308 is not followed there
 
@@ -36,11 +38,13 @@ class TransportFault(TransferError):  # noqa: N818 -- a fault, not yet an error
 
     Attributes:
         kind: What happened, for the decision.
+        received_bytes: Bytes that had gone to the sink before.
     """
 
-    def __init__(self, kind: FaultKind, text: str) -> None:
+    def __init__(self, kind: FaultKind, text: str, received_bytes: int = 0) -> None:
         super().__init__(text)
         self.kind = kind
+        self.received_bytes = received_bytes
 
 
 class Request(NamedTuple):
@@ -52,6 +56,9 @@ class Request(NamedTuple):
         limit_bytes: A body of more bytes than this is refused.
         no_cache: Ask caches on the way to fetch it again.
         byte_range: First and last byte wanted; None for all.
+        skip_bytes: Leave out so many bytes at the beginning of the whole. The body of
+            an answer that has them nevertheless (200) is not for the sink.
+        credential: Who asks; for the server of the URL alone, and only by https.
     """
 
     url: str
@@ -59,6 +66,8 @@ class Request(NamedTuple):
     limit_bytes: int
     no_cache: bool = False
     byte_range: tuple[int, int] | None = None
+    skip_bytes: int = 0
+    credential: "Credential | None" = None
 
 
 class Answer(NamedTuple):
@@ -102,8 +111,9 @@ class Transport(Protocol):
         Args:
             request: What to ask, and how.
             sink: Called with each piece of the body of a successful (2xx) answer,
-                in order, in the calling thread. Bodies of other answers are thrown
-                away. What it raises ends the transfer and is raised again here.
+                in order, in the calling thread. Bodies of other answers, and of those
+                that do not skip what they were asked to skip, are thrown away. What it
+                raises ends the transfer and is raised again here.
 
         Raises:
             TransportFault: No complete answer.

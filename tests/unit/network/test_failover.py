@@ -29,7 +29,9 @@ HOST_ERROR = Failure(Blame.HOST, "HTTP status 500")
 ABSENT = Failure(Blame.HOST, "HTTP status 404", is_absence=True)
 HOST_TRANSFER = Failure(Blame.HOST, "cannot connect", is_transfer=True)
 PROXY_ERROR = Failure(Blame.PROXY, "HTTP status 403")
-PROXY_TRANSFER = Failure(Blame.PROXY, "too slow", is_transfer=True)
+PROXY_TRANSFER = Failure(Blame.PROXY, "cut short", is_transfer=True)
+PROXY_STALL = Failure(Blame.PROXY, "too slow", is_transfer=True, is_stall=True)
+HOST_STALL = Failure(Blame.HOST, "too slow", is_transfer=True, is_stall=True)
 BAD_DATA = Failure(Blame.DATA, "hash")
 FATAL = Failure(Blame.NOBODY, "out of memory")
 
@@ -237,6 +239,162 @@ def test_indefinite_failover_ends_at_what_nobody_can_help() -> None:
     assert request.after(FATAL, 0) is None
 
 
+# ---- parallel requests spare each other ---------------------------------------------
+
+ONE_RETRY = FailoverPolicy(backoff_init_s=2)
+
+
+def shown_routes(*attempts: Attempt | None) -> list[str]:
+    return [shown(attempt) for attempt in attempts]
+
+
+def test_second_request_that_stalls_leaves_the_proxy_for_all() -> None:
+    routes = table("h0", "p1;p2", ONE_RETRY)
+    first, second = RequestFailover(routes, 0), RequestFailover(routes, 0)
+    third = RequestFailover(routes, 0)
+    assert shown(first.after(PROXY_STALL, 5)) == "h0 p1"  # after a wait
+    assert shown(second.after(PROXY_STALL, 5)) == "h0 p2"
+    assert shown(third.after(PROXY_STALL, 5)) == "h0 p2"
+    assert shown(first.awake()) == "h0 p2"
+    assert RequestFailover(routes, 5).attempt.route.proxy == "http://p2"
+
+
+def test_cut_connections_are_one_event_and_each_request_repeats() -> None:
+    routes = table("h0", "p1;DIRECT", ONE_RETRY)
+    requests = [RequestFailover(routes, 0) for _ in range(16)]
+    following = [request.after(PROXY_TRANSFER, 0) for request in requests]
+    assert shown_routes(*following) == ["h0 p1"] * 16
+    assert shown(requests[0].after(PROXY_TRANSFER, 1)) == "h0 DIRECT"
+    assert shown_routes(*(r.awake() for r in requests[1:])) == ["h0 DIRECT"] * 15
+
+
+def test_repetition_is_made_when_there_is_nowhere_else() -> None:
+    routes = table("h0", "p1", ONE_RETRY)
+    first, second = RequestFailover(routes, 0), RequestFailover(routes, 0)
+    for request in (first, second):
+        assert shown(request.after(PROXY_STALL, 5)) == "h0 p1"
+        assert shown(request.awake()) == "h0 p1"
+        assert shown(request.after(PROXY_STALL, 10)) == "gives up"
+
+
+def test_success_between_two_stalls_makes_the_second_a_first() -> None:
+    routes = table("h0", "p1;p2", ONE_RETRY)
+    assert shown(RequestFailover(routes, 0).after(PROXY_STALL, 5)) == "h0 p1"
+    RequestFailover(routes, 5).succeeded(5)
+    assert shown(RequestFailover(routes, 5).after(PROXY_STALL, 10)) == "h0 p1"
+
+
+def test_own_stalls_use_up_the_repetitions() -> None:
+    policy = FailoverPolicy(max_retries=2)
+    asked = routes_after(table(policy=policy), *[HOST_STALL] * 3)
+    assert asked == ["h0 DIRECT"] * 3 + ["h1 DIRECT"]
+
+
+def test_one_scout_sees_whether_a_burned_proxy_is_back() -> None:
+    routes = table("h0", "p1|p2", RESETS)
+    routes_after(routes, PROXY_ERROR)
+    scout, other = RequestFailover(routes, 300), RequestFailover(routes, 300)
+    assert shown_routes(scout.attempt, other.attempt) == ["h0 p1", "h0 p2"]
+    assert shown(scout.after(PROXY_STALL, 305)) == "h0 p2"
+    assert shown(RequestFailover(routes, 604).attempt) == "h0 p2"
+    scout = RequestFailover(routes, 605)
+    assert shown(scout.attempt) == "h0 p1"
+    scout.succeeded(606)
+    assert shown(RequestFailover(routes, 606).attempt) == "h0 p1"
+
+
+def test_one_scout_sees_whether_the_first_group_is_back() -> None:
+    routes = table("h0", "p1;DIRECT", RESETS)
+    routes_after(routes, PROXY_ERROR)
+    scout, other = RequestFailover(routes, 300), RequestFailover(routes, 300)
+    assert shown_routes(scout.attempt, other.attempt) == ["h0 p1", "h0 DIRECT"]
+    scout.succeeded(301)
+    assert shown(RequestFailover(routes, 301).attempt) == "h0 p1"
+
+
+def test_one_scout_sees_whether_the_first_server_is_back() -> None:
+    routes = table("h0 h1", policy=RESETS)
+    routes_after(routes, HOST_ERROR)
+    scout, other = RequestFailover(routes, 1800), RequestFailover(routes, 1800)
+    assert shown_routes(scout.attempt, other.attempt) == ["h0 DIRECT", "h1 DIRECT"]
+    assert shown(scout.after(HOST_STALL, 1810)) == "h1 DIRECT"
+    assert shown(RequestFailover(routes, 3609).attempt) == "h1 DIRECT"
+    assert shown(RequestFailover(routes, 3610).attempt) == "h0 DIRECT"
+
+
+def test_scout_that_ends_without_a_word_is_followed_by_another() -> None:
+    routes = table("h0 h1", policy=RESETS)
+    routes_after(routes, HOST_ERROR)
+    RequestFailover(routes, 1800).end(1800)
+    assert shown(RequestFailover(routes, 1800).attempt) == "h0 DIRECT"
+
+
+# ---- sharding -----------------------------------------------------------------------
+
+SHARDED = FailoverPolicy(0, is_sharded=True)
+PATHS = [f"data/{n:02x}/{n:038x}" for n in range(256)]
+
+
+def proxies_of_paths(routes: RouteTable) -> dict[str, str]:
+    return {path: RequestFailover(routes, 0, path).attempt.route.proxy
+            for path in PATHS}  # fmt: skip
+
+
+def test_sharding_spreads_objects_over_the_group_the_same_way_each_time() -> None:
+    shards = proxies_of_paths(table("h0", "p1|p2|p3;p4", SHARDED))
+    for proxy in ("http://p1", "http://p2", "http://p3"):
+        assert 50 < list(shards.values()).count(proxy) < 120
+    again = table("h0", "p3|p2|p1", SHARDED, randomness=lambda: 0.9)
+    assert proxies_of_paths(again) == shards
+
+
+def test_only_the_objects_of_a_dead_member_move() -> None:
+    routes = table("h0", "p1|p2|p3", SHARDED)
+    before = proxies_of_paths(routes)
+    routes.burn("http://p2", 0)
+    after = proxies_of_paths(routes)
+    assert "http://p2" not in after.values()
+    moved = {path for path in PATHS if before[path] != after[path]}
+    assert moved == {path for path in PATHS if before[path] == "http://p2"}
+    assert {after[path] for path in moved} == {"http://p1", "http://p3"}
+
+
+def test_sharded_request_burns_its_own_proxy() -> None:
+    routes = table("h0", "p1|p2;DIRECT", SHARDED)
+    first = RequestFailover(routes, 0, PATHS[0])
+    proxy = first.attempt.route.proxy
+    following = first.after(PROXY_ERROR, 0)
+    assert following is not None
+    assert {proxy, following.route.proxy} == {"http://p1", "http://p2"}
+    assert set(proxies_of_paths(routes).values()) == {following.route.proxy}
+
+
+# ---- other routes while requests run ------------------------------------------------
+
+
+def test_new_order_is_used_at_once() -> None:
+    routes = table("h0 h1 h2", "p1;p2")
+    routes.replace(("h2", "h0"), parse_proxy_list("p1;p2"))
+    assert routes.active == Route("h2", "http://p1")
+    assert list(routes.hosts()) == ["h2", "h0"]
+
+
+def test_new_order_does_not_bring_back_what_was_left() -> None:
+    routes = table("h0 h1 h2", "p1|p2;p3")
+    routes_after(routes, HOST_ERROR)
+    routes.burn("http://p1", 0)
+    routes.replace(("h0", "h2", "h1"), parse_proxy_list("p1|p2|p5;p3"))
+    assert routes.active == Route("h1", "http://p2")
+    assert not routes.is_alive("http://p1")
+
+
+def test_routes_that_are_gone_are_not_used() -> None:
+    routes = table("h0 h1", "p1;p2")
+    routes_after(routes, PROXY_ERROR, HOST_ERROR)
+    routes.replace(("h0",), parse_proxy_list("p7;p8"))
+    assert routes.active == Route("h0", "http://p7")
+
+
 def test_servers_and_proxies_are_listed_with_the_active_one_first() -> None:
     routes = table("h0 h1 h2", "p1|p2;p3|p1")
     routes_after(routes, HOST_ERROR)
@@ -263,17 +421,21 @@ _policies = st.builds(
     proxy_reset_after_s=st.sampled_from([0, 10, 100]),
     host_reset_after_s=st.sampled_from([0, 10, 100]),
     is_indefinite=st.sampled_from([False]),
+    is_sharded=st.booleans(),
 )
 _failures = st.sampled_from(
-    [HOST_ERROR, ABSENT, HOST_TRANSFER, PROXY_ERROR, PROXY_TRANSFER, BAD_DATA]
-)
+    [HOST_ERROR, ABSENT, HOST_TRANSFER, HOST_STALL, PROXY_ERROR, PROXY_TRANSFER,
+     PROXY_STALL, BAD_DATA]
+)  # fmt: skip
 
 
 class Observer:
     """One request, followed step by step, with what must be true of each step."""
 
-    def __init__(self, routes: RouteTable, invited: set[Route], now_s: float) -> None:
-        self.failover = RequestFailover(routes, now_s)
+    def __init__(
+        self, routes: RouteTable, invited: set[Route], now_s: float, path: str = ""
+    ) -> None:
+        self.failover = RequestFailover(routes, now_s, path)
         self.policy = routes.policy
         self.invited = invited
         self.asked = [self.failover.attempt]
@@ -284,15 +446,28 @@ class Observer:
 
     def fail(self, failure: Failure, now_s: float) -> bool:
         """Let the last attempt fail; return whether there is a next one."""
+        self.wake()
         attempt = self.failover.after(failure, now_s)
         self.failures.append(failure)
         if attempt is None:
             self._check_that_nothing_is_left()
             return False
+        assert not self.failover.is_scout
         self._check_step(attempt, failure)
         self.asked.append(attempt)
         assert len(self.asked) <= len(self.invited) + self.policy.max_retries + 1
         return True
+
+    def wake(self) -> None:
+        """End the wait before the last attempt, during which others went on."""
+        if not self.asked[-1].wait_s:
+            return
+        attempt = self.failover.awake()
+        if attempt.route != self.asked[-1].route:
+            assert attempt.route in self.invited - {a.route for a in self.asked}
+            assert not attempt.wait_s
+            # The repetition was not made; what led to it counts as an answer.
+            self.asked[-1] = attempt
 
     def _check_step(self, attempt: Attempt, failure: Failure) -> None:
         assert attempt.route in self.invited
@@ -339,6 +514,25 @@ def test_one_request_ends_and_leaves_nothing_untried(
         pass
 
 
+@given(_hosts, _groups, _policies, st.lists(_failures, max_size=200))
+def test_endless_failover_never_goes_round_without_waiting(
+    hosts: tuple[str, ...],
+    groups: list[ProxyGroup],
+    policy: FailoverPolicy,
+    failures: list[Failure],
+) -> None:
+    policy = policy._replace(is_indefinite=True)
+    invited = _all_routes(hosts, groups)
+    request = RequestFailover(RouteTable(hosts, groups, policy, lambda: 0.0), 0)
+    without_a_wait = 0
+    for failure in failures:
+        attempt = request.after(failure, 0)
+        assert attempt is not None
+        assert attempt.route in invited
+        without_a_wait = 0 if attempt.wait_s >= 1 else without_a_wait + 1
+        assert without_a_wait <= len(invited) + policy.max_retries + 1
+
+
 class ParallelRequests(RuleBasedStateMachine):
     """Requests that share one table, fail and succeed in any order, as time goes by."""
 
@@ -359,22 +553,40 @@ class ParallelRequests(RuleBasedStateMachine):
     ) -> None:
         self.now_s = 0.0
         self.invited = _all_routes(hosts, groups)
-        self.first_choice = (hosts[0], groups[0].members)
+        self.hosts = hosts
+        self.groups = groups
+        self.observers: list[Observer] = []
         self.routes = RouteTable(hosts, groups, policy, numbers.random)
 
-    @rule(target=running)
-    def begin(self) -> Observer:
-        return Observer(self.routes, self.invited, self.now_s)
+    @rule(target=running, path=st.sampled_from(["", "a", "b"]))
+    def begin(self, path: str) -> Observer:
+        return self._begin(path)
+
+    def _begin(self, path: str = "") -> Observer:
+        observer = Observer(self.routes, self.invited, self.now_s, path)
+        self.observers.append(observer)
+        return observer
 
     @rule(target=running, request=consumes(running), failure=_failures)
     def fail(self, request: Observer, failure: Failure) -> Observer:
         if request.fail(failure, self.now_s):
             return request
-        return Observer(self.routes, self.invited, self.now_s)
+        return self._begin()
 
     @rule(request=consumes(running))
     def succeed(self, request: Observer) -> None:
-        assert request.asked
+        request.wake()
+        request.failover.succeeded(self.now_s)
+        assert not request.failover.is_scout
+
+    @rule(request=consumes(running))
+    def break_off(self, request: Observer) -> None:
+        request.failover.end(self.now_s)
+
+    @rule(numbers=st.randoms(use_true_random=False))
+    def change_the_order_of_servers(self, numbers: random.Random) -> None:
+        self.hosts = tuple(numbers.sample(self.hosts, len(self.hosts)))
+        self.routes.replace(self.hosts, self.groups)
 
     @rule(seconds=st.integers(0, 60))
     def wait(self, seconds: int) -> None:
@@ -384,11 +596,21 @@ class ParallelRequests(RuleBasedStateMachine):
     def come_back_much_later(self) -> None:
         self.now_s += 1000
         policy = self.routes.policy
-        attempt = RequestFailover(self.routes, self.now_s).attempt
+        if any(observer.failover.is_scout for observer in self.observers):
+            return  # which all others wait for
+        for _ in range(7):  # a scout for each member, the group, and the server
+            RequestFailover(self.routes, self.now_s).succeeded(self.now_s)
+        route = RequestFailover(self.routes, self.now_s).attempt.route
         if policy.host_reset_after_s:
-            assert attempt.route.host == self.first_choice[0]
+            assert route.host == self.hosts[0]
         if policy.proxy_reset_after_s:
-            assert attempt.route.proxy in self.first_choice[1]
+            members = self.groups[0].members
+            assert route.proxy in members
+            assert all(self.routes.is_alive(member) for member in members)
+
+    @invariant()
+    def there_is_one_scout_at_most(self) -> None:
+        assert sum(observer.failover.is_scout for observer in self.observers) <= 1
 
     @invariant()
     def active_route_is_invited(self) -> None:

@@ -58,15 +58,21 @@ def test_every_parameter_arrives() -> None:
             "CVMFS_FAILOVER_INDEFINITELY": "yes",
             "CVMFS_FOLLOW_REDIRECTS": "yes",
             "CVMFS_MAX_SERVERS": "1",
+            "CVMFS_PROXY_SHARD": "yes",
+            "CVMFS_USE_GEOAPI": "yes",
+            "CVMFS_PROXY_TEMPLATE": "near",
             "CVMFS_RELOAD_SOCKETS": "/run/mine",
         },
         CVMFS_IPV4_ONLY="1",
     )
-    assert made.failover == FailoverPolicy(4, 5, 6, 7, 8, is_indefinite=True)
+    assert made.failover == FailoverPolicy(
+        4, 5, 6, 7, 8, is_indefinite=True, is_sharded=True
+    )
+    assert (made.uses_geo_api, made.proxy_template) == (True, "near")
     assert (made.timeout_s, made.timeout_direct_s, made.low_speed_limit) == (1, 2, 3)
     assert made.follows_redirects
     assert made.is_ipv4_only
-    assert len(made.servers) == 1
+    assert made.servers_max == 1
     assert made.interrupt_file == f"/run/mine/interrupt.{FQRN}"
 
 
@@ -176,7 +182,8 @@ def test_external_settings_do_not_inherit_the_proxy() -> None:
         CVMFS_MAX_RETRIES="7",
     )
     assert made is not None
-    assert made.servers == ("http://e1/data",)
+    assert made.servers == ("http://e1/data", "http://e2/data")
+    assert made.servers_max == 1
     assert proxies(made) == "DIRECT"
     assert (made.timeout_s, made.timeout_direct_s) == (3, 4)
     assert made.failover.max_retries == 7
