@@ -133,6 +133,7 @@ def heal(helper: Fusermount, mountpoint: str) -> bool:
     while _find(mountpoint) is not None:
         try:
             os.stat(mountpoint)
+            os.statvfs(mountpoint)  # is never answered out of the kernel's memory
         except PermissionError as error:
             raise FusermountError(
                 f"{mountpoint} is a mount of another user",
