@@ -14,6 +14,7 @@ from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, publish_tree
 from tests.support.relay import Relay
 from tests.support.server_process import ServerProcess
+from tests.support.sessions import wait_until
 from tests.support.squid import Squid
 from tests.support.tree_reader import TreeReader, large_tree, started_reader
 
@@ -116,7 +117,9 @@ def ask(url: str, squid: Squid) -> None:
 
 
 arrangements = pytest.mark.parametrize(
-    "proxies", ["{0}|{1}", "{0};{1}"], ids=["balanced", "two groups"]
+    "proxies",
+    ["{0}|{1}", "{0};{1}", "DIRECT"],
+    ids=["balanced", "two groups", "direct"],
 )
 
 
@@ -132,7 +135,7 @@ arrangements = pytest.mark.parametrize(
 def test_no_read_fails_whoever_fails(site: Site, proxies: str, fault: Fault) -> None:
     with site.reader(proxies) as reader:
         assert reader.read(20) == OK
-        for victim in site.servers:
+        for victim in site.replicas if proxies == "DIRECT" else site.servers:
             reader.begin(60)
             reader.wait_for_reads(5)
             fault(victim)
@@ -147,7 +150,7 @@ def test_no_read_fails_whoever_fails(site: Site, proxies: str, fault: Fault) -> 
 def test_no_read_fails_while_one_route_of_four_works(
     site: Site, dead_squid: int, dead_replica: int
 ) -> None:
-    with site.reader("{0}|{1}") as reader:
+    with site.reader("{0}|{1}", CVMFS_MAX_RETRIES=1) as reader:
         reader.begin(60)
         reader.wait_for_reads(5)
         site.squids[dead_squid].kill()
@@ -179,6 +182,25 @@ def test_who_is_too_slow_is_passed_over(site: Site, slow: str) -> None:
             reader.wait_for_reads(5)
             relay.bytes_per_s = SLOW_BYTES_PER_S
             assert reader.finish() == OK
+
+
+@pytest.mark.parametrize("fault", ["squid dies", "replica dies", "way gets slow"])
+def test_a_transfer_that_breaks_off_is_taken_up_elsewhere(
+    site: Site, fault: str
+) -> None:
+    squid, replica = site.squids[0], site.replicas[0]
+    with Relay(squid.port) as relay, site.reader(f"{relay.url};{{1}}") as reader:
+        relay.bytes_per_s = 500_000
+        reader.begin_long()
+        wait_until(lambda: relay.answered_bytes > 200_000, "a transfer is under way")
+        if fault == "squid dies":
+            squid.kill()
+        elif fault == "replica dies":
+            replica.kill()
+        else:
+            relay.bytes_per_s = SLOW_BYTES_PER_S
+        assert reader.finish() == OK
+        assert reader.read(10) == OK
 
 
 # What squids keep
@@ -234,7 +256,7 @@ def test_reads_fail_when_no_route_is_left_and_recover(site: Site) -> None:
         assert reader.read(20) == OK
         for replica in site.replicas:
             replica.stall()
-        assert reader.read(4) == EIO
+        assert reader.read(2) == EIO
         site.replicas[1].resume()
         assert reader.read(20) == OK
     assert not any(

@@ -11,6 +11,9 @@ import sys
 import threading
 
 THREADS = 4
+LONG = "long"
+"""How the paths of files begin whose transfer takes a while."""
+
 _LARGE_EVERY = 10
 
 _input = threading.Lock()
@@ -19,7 +22,10 @@ _input = threading.Lock()
 def content_of(path: str) -> bytes:
     """Return what the file of a path holds; bytes that do not compress."""
     number = int("".join(filter(str.isdecimal, path)))
-    size_bytes = 40_000 if number % _LARGE_EVERY == 0 else 1_500
+    if path.startswith(LONG):
+        size_bytes = 1_000_000
+    else:
+        size_bytes = 40_000 if number % _LARGE_EVERY == 0 else 1_500
     return random.Random(path).randbytes(size_bytes)  # noqa: S311
 
 

@@ -20,6 +20,7 @@ class Relay:
     Attributes:
         port: Where it listens.
         bytes_per_s: How much comes back on each connection; ``None``: no limit.
+        answered_bytes: About how much has come back while there was a limit.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -27,6 +28,7 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.bytes_per_s: int | None = None
+        self.answered_bytes = 0
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -71,6 +73,7 @@ class Relay:
             return b""
         size = max(int(self.bytes_per_s * _PIECE_S), 1)
         sink.sendall(data[:size])
+        self.answered_bytes += size
         time.sleep(_PIECE_S)
         return data[size:]
 

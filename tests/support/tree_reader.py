@@ -12,17 +12,18 @@ from pathlib import Path
 
 from tests.support.commands import SYSTEM_PYTHON, started_exec
 from tests.support.published import FQRN, Tree
-from tests.support.reading_payload import content_of
+from tests.support.reading_payload import LONG, content_of
 from tests.support.sessions import ROOT, Started
 
-AREAS, FILES = 8, 150
+AREAS, FILES, LONG_FILES = 8, 150, 3
 PATIENCE_S = 60.0
 """For a number of reads; those of which each has to wait for a time limit, too."""
 
 
 def large_tree() -> Tree:
     """Return a tree of distinct files, each of whose directories has a catalog."""
-    return {
+    paths = [f"f{number}" for number in range(LONG_FILES)]
+    tree: dict[str, Tree] = {
         f"area{area}": {
             ".cvmfscatalog": b"",
             **{
@@ -32,6 +33,7 @@ def large_tree() -> Tree:
         }
         for area in range(AREAS)
     }
+    return {**tree, LONG: {name: content_of(f"{LONG}/{name}") for name in paths}}
 
 
 class TreeReader:
@@ -40,6 +42,7 @@ class TreeReader:
     def __init__(self, session: Started) -> None:
         self._session = session
         # Not in the order of names, in which they could be fetched ahead.
+        self._long_paths = [f"{LONG}/f{number}" for number in range(LONG_FILES)]
         self._paths = [
             f"area{area}/f{number * 67 % FILES}"
             for area in range(AREAS)
@@ -58,7 +61,14 @@ class TreeReader:
         """Let some more files be read."""
         assert len(self._paths) >= count, "the tree has been read"
         paths, self._paths = self._paths[:count], self._paths[count:]
-        self._begun += count
+        self._begin(paths)
+
+    def begin_long(self) -> None:
+        """Let a file be read whose transfer takes a while."""
+        self._begin([self._long_paths.pop()])
+
+    def _begin(self, paths: list[str]) -> None:
+        self._begun += len(paths)
         assert self._session.process.stdin is not None
         self._session.process.stdin.write("".join(f"{path}\n" for path in paths))
         self._session.process.stdin.flush()
