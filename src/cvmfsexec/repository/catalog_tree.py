@@ -6,9 +6,6 @@ row alone and needs no table (design decision: inodes without state). What lies 
 slot is opened when it is needed and may be closed again: at most ``OPEN_MAX``
 catalogs are open at a time, the least recently used one makes room.
 
-A path in the repository and a path in a catalog differ only below a bind
-mountpoint: there the catalog speaks of paths as if it were mounted at the root.
-
 Threads: every method may be called from any thread. ``_lock`` guards the tables;
 it is not held while a catalog is downloaded or queried.
 """
@@ -16,12 +13,12 @@ it is not held while a catalog is downloaded or queried.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash
-from cvmfsexec.format.names import ROOT, PathHash, path_hash
+from cvmfsexec.format.names import ROOT
+from cvmfsexec.repository.foresight import Foresight
 from cvmfsexec.repository.objects import (
     ObjectOpener,
     catalog_request,
@@ -29,46 +26,13 @@ from cvmfsexec.repository.objects import (
     open_once,
     open_whole,
 )
+from cvmfsexec.repository.slot import Slot
 
 OPEN_MAX = 64
 """Open catalogs; each costs a descriptor and up to half a megabyte of memory."""
 
 ROOT_SLOT = 1
 """Slots begin here, so that no inode collides with the root's, which is 1."""
-
-
-class Slot(NamedTuple):
-    """One catalog at one place of the tree.
-
-    Attributes:
-        number: Identity; never reused.
-        mountpoint: Where the catalog's root appears in the repository.
-        prefix: Path of the catalog's root as the catalog itself writes it.
-        content_hash: Its object.
-        size_bytes: Uncompressed; 0 if nobody announced it.
-        parent: Number of the slot that refers to it; 0 for the root.
-        is_bind: Whether it is bound here from elsewhere.
-    """
-
-    number: int
-    mountpoint: bytes
-    prefix: bytes
-    content_hash: ContentHash
-    size_bytes: int
-    parent: int
-    is_bind: bool
-
-    def catalog_path(self, path: bytes) -> bytes:
-        """Translate a repository path at or below the mountpoint."""
-        return self.prefix + path[len(self.mountpoint) :]
-
-    def hash_of(self, path: bytes) -> PathHash:
-        """Hash a repository path the way this catalog knows it."""
-        return path_hash(self.prefix + path[len(self.mountpoint) :])
-
-    def repository_path(self, catalog_path: bytes) -> bytes:
-        """Translate a path that this catalog wrote."""
-        return self.mountpoint + catalog_path[len(self.prefix) :]
 
 
 class CatalogTree:
@@ -81,6 +45,7 @@ class CatalogTree:
         size_bytes: int = 0,
         *,
         has_alternative_path: bool = False,
+        foresight: Foresight | None = None,
     ) -> None:
         """Make the tree; nothing is downloaded yet.
 
@@ -89,6 +54,7 @@ class CatalogTree:
             root_catalog: What is believed to be the root.
             size_bytes: Its announced size; 0 for unknown.
             has_alternative_path: Whether the root is asked for by that path.
+            foresight: Fetches catalogs ahead of a walk, if there shall be some.
         """
         self._fetcher = fetcher
         self._has_alternative_path = has_alternative_path
@@ -96,6 +62,8 @@ class CatalogTree:
         self._slots: list[Slot] = []
         self._by_place: dict[tuple[bytes, ContentHash], Slot] = {}
         self._open: OrderedDict[int, Catalog] = OrderedDict()
+        self._foresight = foresight
+        self._listed: set[int] = {ROOT_SLOT}
         self._refused: set[ContentHash] = set()
         self._add(
             ROOT, ROOT, NestedCatalogRef(ROOT, root_catalog, size_bytes, is_bind=False)
@@ -139,6 +107,22 @@ class CatalogTree:
                 self._open.move_to_end(slot.number)
                 return catalog
         return self._keep(slot, self._read(slot))
+
+    def listed(self, slot: Slot) -> Catalog:
+        """Return the open catalog of a slot in which a directory is to be listed.
+
+        As :meth:`catalog`, but who lists one catalog after the other will find the next
+        ones fetched.
+        """
+        if self._foresight is None or slot.number in self._listed:
+            return self.catalog(slot)
+        self._listed.add(slot.number)
+        outer = self._slots[slot.parent - ROOT_SLOT]
+        is_walk = self._foresight.enter(slot, outer, self.catalog(outer))
+        catalog = self.catalog(slot)
+        if is_walk:
+            self._foresight.begin(slot, catalog)
+        return catalog
 
     def child(self, slot: Slot, mountpoint: bytes) -> Slot:
         """Return the slot of the catalog that begins at a transition point.

@@ -12,8 +12,9 @@ from cvmfsexec.errors import FormatError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.dirent import DirectoryEntry
 from cvmfsexec.format.names import ROOT
-from cvmfsexec.repository.catalog_tree import CatalogTree, Slot
+from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.objects import chunk_request, file_request
+from cvmfsexec.repository.slot import Slot
 
 
 class Location(NamedTuple):
@@ -77,7 +78,7 @@ class PathLookup:
         """
         slot = self.contents_slot(directory)
         parent = slot.hash_of(directory.path)
-        for entry in self._tree.catalog(slot).list_(parent):
+        for entry in self._tree.listed(slot).list_(parent):
             path = directory.path + b"/" + entry.name
             if entry.path_hash != slot.hash_of(path):
                 raise FormatError(f"{path!r} is stored as another path")

@@ -24,9 +24,10 @@ from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk, covering
 from cvmfsexec.format.dirent import DirectoryEntry, Flag, Listing
 from cvmfsexec.format.names import parent_path
-from cvmfsexec.repository.catalog_tree import CatalogTree, Slot
+from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.objects import chunk_request, file_request
+from cvmfsexec.repository.slot import Slot
 from cvmfsexec.vfs.attributes import (
     FIRST_COOKIE,
     ROOT_INODE,
@@ -141,7 +142,7 @@ class RepositoryFileSystem:
 
     def _parts(self, inode: int, after: int) -> Iterator[Iterable[_Listed]]:
         path, slot = self._contents(inode)
-        catalog = self._tree.catalog(slot)
+        catalog = self._tree.listed(slot)
         parent = slot.hash_of(path)
         row = max(after - _COOKIE_OFFSET, 0)
         while True:

@@ -12,8 +12,8 @@ from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.dirent import Compression, DirectoryEntry, Flag
 from cvmfsexec.format.names import ROOT
 from cvmfsexec.format.xattr import serialize_xattrs
-from cvmfsexec.repository.catalog_tree import Slot
 from cvmfsexec.repository.lookup import Location, PathLookup
+from cvmfsexec.repository.slot import Slot
 from cvmfsexec.vfs.extended_attributes import (
     PAGE_BYTES,
     ExtendedAttributes,
