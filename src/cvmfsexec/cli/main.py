@@ -34,6 +34,9 @@ COMMANDS = {
     "verify": "check signatures, catalogs, and every object on request",
     "tags": "list the named revisions",
     "showconfig": "show each parameter with the file that set it",
+    "proxy": "tell which proxies were found, from where, and how they fare",
+    "host": "tell in which order servers are asked, and how they fare",
+    "probe": "see whether repositories can be reached and are believed",
     "publish": "make or continue a repository from a directory",
     "serve": "serve repositories over HTTP on loopback",
 }

@@ -9,6 +9,11 @@ from cvmfsexec.format.names import normalize_path
 def add_repository(parser: argparse.ArgumentParser) -> None:
     """Add the repository's name and where its configuration is."""
     parser.add_argument("fqrn", metavar="FQRN", help="repository, e.g. atlas.cern.ch")
+    add_dist(parser)
+
+
+def add_dist(parser: argparse.ArgumentParser) -> None:
+    """Add where the configuration is."""
     parser.add_argument(
         "--dist",
         metavar="DIR",

@@ -104,7 +104,7 @@ class Client:
         self.settings = ClientSettings.from_configuration(configuration)
         if self.settings.cache.alien_directory is not None:
             log.warning("%s: CVMFS_ALIEN_CACHE is not used yet", self.fqrn)
-        places = self.settings.cache if store is None else None
+        places = self.settings.cache
         network = network_settings(configuration, user.environment, places)
         self.http = HttpClient(network)
         self._external = _external_client(configuration, user.environment, places)
@@ -203,7 +203,7 @@ class Client:
 def _external_client(
     configuration: Configuration,
     environment: Mapping[str, str],
-    places: CacheSettings | None,
+    places: CacheSettings,
 ) -> HttpClient | None:
     settings = external_network_settings(configuration, environment, places)
     return None if settings is None else HttpClient(settings)

@@ -6,6 +6,7 @@ the network's part meets the cache's.
 
 from collections.abc import Mapping
 
+from cvmfsexec import log
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.settings import CacheSettings
 from cvmfsexec.network.settings import NetworkSettings
@@ -28,6 +29,11 @@ def network_settings(
         ConfigurationError: A parameter makes no sense.
     """
     settings = NetworkSettings.from_parameters(configuration, environment)
+    if configuration.get("CVMFS_DNS_SERVER"):
+        log.warning(
+            "%s: CVMFS_DNS_SERVER is not used: names are resolved by the system",
+            configuration.fqrn,
+        )
     return _with_proxies(settings, "proxies", configuration.fqrn, environment, cache)
 
 

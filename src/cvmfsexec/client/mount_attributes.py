@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from cvmfsexec import __version__
 from cvmfsexec.client.counters import counter_lines
 from cvmfsexec.fetch import Fetcher
+from cvmfsexec.log import harmless
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.revision import Revision
@@ -125,6 +126,7 @@ class MountAttributes:
             "repo_metainfo": lambda: "manifest not available",
             "logbuffer": lambda: "",
             "fuse_requests": self._all_requests,
+            "network_failures": lambda: _failure_lines(http),
         }
         return {b"user." + name.encode(): value for name, value in values.items()}
 
@@ -168,6 +170,14 @@ def _proxy_lines(http: HttpClient | None) -> str:
     if http is None:
         return ""
     return "".join(f"{proxy}\n" for proxy in http.proxies() if proxy != "DIRECT")
+
+
+def _failure_lines(http: HttpClient) -> str:
+    return "".join(
+        f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(one.at_s))} "
+        f"{one.host} by {one.proxy}: {harmless(one.text)}\n"
+        for one in http.failures()
+    )
 
 
 def _descriptor_limit() -> str:

@@ -166,6 +166,21 @@ def complete_name(
     return check_fqrn(f"{name}.{domain}")
 
 
+def site_repositories(
+    root: "ConfigurationRoot", environment: "Mapping[str, str]"
+) -> tuple[str, ...]:
+    """Return the names in ``CVMFS_REPOSITORIES``, as the site wrote them.
+
+    Raises:
+        ConfigurationError: A file cannot be evaluated.
+    """
+    evaluation = Evaluation("", root, environment)
+    evaluation.read_distribution_defaults()
+    evaluation.read_site_defaults()
+    names = evaluation.value("CVMFS_REPOSITORIES").replace(",", " ").split()
+    return tuple(dict.fromkeys(names))
+
+
 class Evaluation:
     """An evaluation under way: the values so far, and what the next file will see."""
 

@@ -91,7 +91,7 @@ def _resolved(settings: "NetworkSettings", found: Discovery) -> _TwoLists:
 
     def resolved(groups: tuple[ProxyGroup, ...]) -> tuple[ProxyGroup, ...]:
         parts = (found.groups if group.is_auto else (group,) for group in groups)
-        flat = tuple(group for part in parts for group in part)
+        flat = tuple(dict.fromkeys(group for part in parts for group in part))
         return flat if settings.allows_direct else without_direct(flat)
 
     return resolved(settings.proxy_groups), resolved(settings.fallback_proxy_groups)

@@ -14,7 +14,7 @@ long, it is left alone, and its thread ends with it.
 
 Threads: any may call. Processes: use it after the fork.
 
-Source: docs/reference/client-behaviour.md, "Proxy strings", "Network".
+Source: docs/reference/client-behaviour.md, "Proxy strings".
 """
 
 import re

@@ -81,6 +81,7 @@ def told(client: Client, name: str) -> str:
         ("nopen", "0"),
         ("ndiropen", "0"),
         ("fuse_requests", ""),
+        ("network_failures", ""),
         ("nioerr", "0"),
         ("timestamp_last_ioerr", "0"),
         ("ncleanup24", "-1"),
