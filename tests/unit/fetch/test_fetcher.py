@@ -3,7 +3,8 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -405,6 +406,65 @@ def test_many_threads_cause_one_download(
         source.gate.set()
     assert [content_of(future.result()) for future in futures] == [LARGE] * 16
     assert len(source.requests) == 1
+
+
+@pytest.fixture
+def neighbours(source: MemorySource, root: Path) -> Iterator[list[Fetcher]]:
+    """Those of other processes: each has opened the cache directory itself."""
+    stores = [DirectoryStore.open(str(root)) for _ in range(6)]
+    yield [Fetcher(source, store) for store in stores]
+    for store in stores:
+        store.close()
+
+
+def open_at_once(
+    fetchers: list[Fetcher], source: MemorySource, request: ObjectRequest
+) -> list[Future[int]]:
+    """Let all lack an object before a server has delivered it to one of them."""
+    source.gate.clear()
+    with ThreadPoolExecutor(len(fetchers)) as pool:
+        futures = [pool.submit(fetcher.open, request) for fetcher in fetchers]
+        while not all(fetcher.missed_count for fetcher in fetchers):
+            threading.Event().wait(0.001)
+        source.gate.set()
+    return futures
+
+
+def test_many_processes_cause_one_download(
+    source: MemorySource, neighbours: list[Fetcher]
+) -> None:
+    futures = open_at_once(neighbours, source, source.publish(LARGE))
+    assert [content_of(future.result()) for future in futures] == [LARGE] * 6
+    assert len(source.requests) == 1
+
+
+def test_the_failure_of_a_process_is_its_own(
+    source: MemorySource, neighbours: list[Fetcher]
+) -> None:
+    request = source.publish(SMALL)
+    source.answer(request.path, b"wrong")
+    futures = open_at_once(neighbours, source, request)
+    assert {type(future.exception()) for future in futures} == {IntegrityError}
+    assert len(source.requests) == 6
+
+
+def test_large_objects_are_waited_for_longer(
+    source: MemorySource, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_s = []
+
+    def claim(_: ContentHash, *, patience_s: float) -> AbstractContextManager[bool]:
+        asked_s.append(patience_s)
+        return nullcontext(enter_result=False)
+
+    monkeypatch.setattr(store, "claim", claim)
+    objects = Fetcher(source, store)
+    request = source.publish(VERY_LARGE)
+    for size_bytes in (None, len(VERY_LARGE)):
+        os.close(objects.open(request._replace(size_bytes=size_bytes)))
+        objects.discard(request.content_hash)
+    assert asked_s[0] == fetcher.PATIENCE_S
+    assert asked_s[1] > fetcher.PATIENCE_S + 16
 
 
 def test_one_failure_is_the_failure_of_all_that_wait(
