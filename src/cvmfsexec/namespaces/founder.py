@@ -20,6 +20,7 @@ from cvmfsexec.namespaces import (
     syscalls,
 )
 from cvmfsexec.namespaces.isolation import Isolation
+from cvmfsexec.namespaces.meeting import Place
 from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
 from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.plan import SessionPlan
@@ -39,7 +40,9 @@ class Session(NamedTuple):
     mailbox: Mailbox
 
 
-def found_session(plan: SessionPlan, origin: Origin, isolation: Isolation) -> Session:
+def found_session(
+    plan: SessionPlan, origin: Origin, isolation: Isolation, place: Place
+) -> Session:
     """Start init in new namespaces; the caller is a subreaper.
 
     Raises:
@@ -50,7 +53,9 @@ def found_session(plan: SessionPlan, origin: Origin, isolation: Isolation) -> Se
     report_out, report = os.pipe()
     mailbox = Mailbox(report_out)
     try:
-        assignment = init.Assignment(plan, origin, isolation, control_out, report)
+        assignment = init.Assignment(
+            plan, origin, isolation, place, control_out, report
+        )
         try:
             init_pid = _start_init(assignment, foreign=(control, report_out))
         finally:

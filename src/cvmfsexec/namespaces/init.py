@@ -32,6 +32,7 @@ from cvmfsexec.namespaces import (
 )
 from cvmfsexec.namespaces.ears import Ears, announce_by_signal
 from cvmfsexec.namespaces.isolation import Isolation
+from cvmfsexec.namespaces.meeting import Card, Place, Reception
 from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
 from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.plan import SessionPlan
@@ -52,6 +53,7 @@ class Assignment(NamedTuple):
     """What init is given by the supervisor.
 
     Attributes:
+        place: The session's name.
         control: Pipe from the supervisor; ends with it.
         report: Pipe to the supervisor, for messages.
     """
@@ -59,6 +61,7 @@ class Assignment(NamedTuple):
     plan: SessionPlan
     origin: Origin
     isolation: Isolation
+    place: Place
     control: int
     report: int
 
@@ -102,10 +105,12 @@ class _Init:
         self._pid = os.getpid()
         self._services = Services(self._wiring, assignment.origin, self._fail)
         self._ears = Ears()
+        self._reception = Reception(assignment.place.listener, self._ears)
         self._payload_pid = 0  # before its start
         self._payload_is_reaped = False
         self._failure: Message | None = None
         self._verdict: Message | None = None
+        self._parting: Message | None = None  # the verdict, when the guests have gone
         self._kill_at_s: float | None = None
         self._repeats = signals.RepeatFilter()
         incoming, self._messages = os.pipe()
@@ -145,6 +150,7 @@ class _Init:
                 self._requests,
                 self._assignment.control,
                 self._assignment.report,
+                self._assignment.place.listener,
                 *self._ears.descriptors,
             ),
         )
@@ -191,6 +197,7 @@ class _Init:
         if info is None:
             self._signal_payload(Signals.SIGKILL)
             self._kill_at_s = None
+            self._verdict = self._verdict or self._parting
         elif info.si_signo in (Signals.SIGCHLD, Signals.SIGIO):
             self._look_round()
         elif info.si_code != signals.SI_KERNEL or not self._payload_pid:
@@ -209,6 +216,8 @@ class _Init:
         for pid, wait_status in ended.items():
             self._services.note_end(pid, wait_status)
         self._ears.heed()
+        if self._parting is not None and not self._reception.has_guests:
+            self._verdict = self._verdict or self._parting
 
     def _heed_supervisor(self) -> None:
         for number in _drain(self._assignment.control):
@@ -237,16 +246,31 @@ class _Init:
     def _heed(self, message: Message) -> None:
         if message.topic is Topic.REFUSED:  # by the payload's process
             self._verdict = message
+        elif message.topic is Topic.STARTED:
+            self._reception.open(self._card(), self._payload_pid)
         else:
             self._services.heed(message)
 
     def _note_end_of_payload(self, wait_status: int) -> None:
         status = payload.exit_status_of(wait_status)
         ended = Message(Topic.ENDED, number=status)
-        self._verdict = self._verdict or self._failure or ended
+        self._parting = self._verdict or self._failure or ended
+        # The last look round has seen who has gone; now those who are here learn of it.
+        self._reception.say_goodbye()
+        self._kill_at_s = time.monotonic() + GRACE_S
+
+    def _card(self) -> Card:
+        mountpoints = (path.rpartition("/")[2] for path in self._plan.mountpoints)
+        return Card(
+            self._assignment.place.name,
+            int(time.time()),
+            self._assignment.isolation,
+            " ".join(mountpoints),
+            " ".join(self._plan.command),
+        )
 
     def _fail(self, failure: Message) -> None:
-        if self._failure is not None or self._verdict is not None:
+        if self._failure or self._verdict or self._parting:
             return
         self._failure = failure
         if self._payload_pid:

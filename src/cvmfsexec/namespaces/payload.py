@@ -10,6 +10,7 @@ from typing import NoReturn
 from cvmfsexec import log
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import identity, messages, signals, syscalls
+from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.plan import SessionPlan
 
@@ -30,7 +31,8 @@ def become_payload(
     status = CANNOT_EXECUTE
     try:
         _become_user(origin)
-        _enter_directory(plan.cwd)
+        enter_directory(plan.cwd)
+        messages.send(mailbox, Message(Topic.STARTED))
         syscalls.set_parent_death_signal(signal.SIGKILL)
         if os.getppid() == init_pid:
             signals.hand_back(origin.signals)
@@ -101,7 +103,12 @@ def _become_user(origin: Origin) -> None:
     identity.map_identity(inside=origin.identity, outside=identity.ROOT)
 
 
-def _enter_directory(path: str) -> None:
+def enter_directory(path: str) -> None:
+    """Go to the user's working directory.
+
+    Raises:
+        NamespaceError: It cannot be entered in the session.
+    """
     # Elsewhere than where the user was, the command could do harm.
     try:
         os.chdir(path)

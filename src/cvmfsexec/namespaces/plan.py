@@ -69,6 +69,20 @@ class HostMount(NamedTuple):
     mountpoint: str
 
 
+class Bind(NamedTuple):
+    """A file or directory of the session that is shown at a second place.
+
+    Attributes:
+        source: Absolute path in the session.
+        target: Absolute path; made if it is missing, where that is possible.
+        is_read_only: Nothing can be changed by way of the second place.
+    """
+
+    source: str
+    target: str
+    is_read_only: bool = False
+
+
 class SessionPlan(NamedTuple):
     """One command and what it needs around it.
 
@@ -79,6 +93,8 @@ class SessionPlan(NamedTuple):
         services: Started at once, in this order.
         mountpoints: Directories made for them, like ``/cvmfs/atlas.cern.ch``.
         native: What of the host's own ``/cvmfs`` is shown beside them.
+        name: By which other commands can join; empty for an automatic one.
+        binds: What is shown elsewhere as well, once all file servers are ready.
         host_mounts: What is shown at some of the mount points.
     """
 
@@ -88,6 +104,8 @@ class SessionPlan(NamedTuple):
     services: tuple[Service, ...] = ()
     mountpoints: tuple[str, ...] = ()
     native: root.NativeTree = root.NO_NATIVE
+    name: str = ""
+    binds: tuple[Bind, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
 
     def check(self) -> None:

@@ -22,6 +22,7 @@ from cvmfsexec.namespaces.founder import Session, found_session
 from cvmfsexec.namespaces.host_services import HostServices, HostSide
 from cvmfsexec.namespaces.isolation import Isolation
 from cvmfsexec.namespaces.keeper import start_keeper
+from cvmfsexec.namespaces.meeting import take_place
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.origin import Origin, take_over
 from cvmfsexec.namespaces.plan import SessionPlan
@@ -43,6 +44,7 @@ def run_session(plan: SessionPlan, host_side: HostSide | None = None) -> int:
         executed, 127 if it was not found (that was logged then).
 
     Raises:
+        ConfigurationError: The session's name is taken.
         NamespaceError: The plan is impossible, or the kernel refused something; the
             hint says what was found to be the reason.
         ServiceFailedError: A file server could not start; in its own words.
@@ -85,19 +87,22 @@ def _run_with_host_side(plan: SessionPlan, origin: Origin, host: HostSide) -> in
 def _run(
     plan: SessionPlan, origin: Origin, host_services: HostServices | None = None
 ) -> int:
+    place = take_place(plan.name)
     syscalls.set_child_subreaper(on=True)
     try:
         try:
-            session = found_session(plan, origin, Isolation.PID_NAMESPACE)
+            session = found_session(plan, origin, Isolation.PID_NAMESPACE, place)
         except NamespaceError as error:
             if _is_about_fuse(error):
                 raise  # nothing that another try could change
             log.debug("no session with a pid namespace: %s", error)
         else:
             syscalls.set_child_subreaper(on=False)
+            place.leave_to_others()
             return _conclude(_supervise(session, origin, host_services))
         older_children = descendants.list_children()
-        session = found_session(plan, origin, Isolation.PROCESS_TREE)
+        session = found_session(plan, origin, Isolation.PROCESS_TREE, place)
+        place.leave_to_others()
         verdict = _supervise(session, origin, host_services)
         # Nothing is left to do, unless init was killed and could not do it.
         descendants.end_all(spared=older_children)

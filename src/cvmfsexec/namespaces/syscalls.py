@@ -44,6 +44,8 @@ _libc.mount.argtypes = (
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.pivot_root.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.unshare.argtypes = (ctypes.c_int,)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.bind.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.prctl.argtypes = (
     ctypes.c_int,
@@ -54,6 +56,9 @@ _libc.prctl.argtypes = (
 )
 
 
+_AF_UNIX = 1
+_SOCK_SEQPACKET = 5
+_SOCK_CLOEXEC = os.O_CLOEXEC
 _CAPABILITY_VERSION_3 = 0x20080522
 CAP_SYS_CHROOT = 18
 CAP_SYS_ADMIN = 21
@@ -83,6 +88,36 @@ def unshare(flags: int, purpose: str) -> None:
     """Leave namespaces behind for new ones."""
     if _libc.unshare(flags) < 0:
         raise refusal("unshare", ctypes.get_errno(), purpose)
+
+
+def setns(descriptor: int, flags: int, purpose: str) -> None:
+    """Enter a namespace of the kind that the flag says."""
+    if _libc.setns(descriptor, flags) < 0:
+        raise refusal("setns", ctypes.get_errno(), purpose)
+
+
+def listen_at_abstract_name(name: str, backlog: int) -> int:
+    """Return a new UNIX socket that keeps messages apart and listens.
+
+    The name is in no file system: it goes away with the last descriptor of the socket.
+    Here, because ``socket`` takes longer to import than all else takes that a session
+    does with it.
+
+    Raises:
+        OSError: EADDRINUSE if somebody listens there.
+    """
+    listener = _libc.socket(_AF_UNIX, _SOCK_SEQPACKET | _SOCK_CLOEXEC, 0)
+    if listener < 0:
+        raise OSError(ctypes.get_errno(), "there are no UNIX sockets")
+    address = struct.pack("=H", _AF_UNIX) + b"\0" + os.fsencode(name)
+    if (
+        _libc.bind(listener, address, len(address)) < 0
+        or _libc.listen(listener, backlog) < 0
+    ):
+        number = ctypes.get_errno()
+        os.close(listener)
+        raise OSError(number, os.strerror(number))
+    return int(listener)
 
 
 def mount(
