@@ -31,11 +31,11 @@ from cvmfsexec.configuration.settings import (
     MagicXattrVisibility,
     ViewSettings,
 )
-from cvmfsexec.errors import UnsupportedTrustError
 from cvmfsexec.fetch import Fetcher
 from cvmfsexec.fetch.throttle import FailureThrottle
 from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
 from cvmfsexec.network.client import HttpClient
+from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import RevisionSelector
@@ -106,7 +106,7 @@ class Client:
             log.warning("%s: CVMFS_ALIEN_CACHE is not used yet", self.fqrn)
         places = self.settings.cache
         network = network_settings(configuration, user.environment, places)
-        self.http = HttpClient(network)
+        self.http = _http_client(network, places, f"geo.{self.fqrn}")
         self._external = _external_client(configuration, user.environment, places)
         self.store = store or DirectoryStore.open(self.settings.cache.directory)
         self.fetcher = Fetcher(self.http, self.store, self._external)
@@ -126,7 +126,7 @@ class Client:
             has_alternative_path=self.revision.has_alternative_path,
         )
         self.lookup = PathLookup(self.tree)
-        self._check_root_catalog()
+        self._check_root_catalog(user)
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._attributes = MountAttributes(
             MountFacts(
@@ -182,7 +182,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _check_root_catalog(self) -> None:
+    def _check_root_catalog(self, user: User) -> None:
         """Open the root catalog, so that what is wrong with it shows now.
 
         Of a root hash, only the catalog itself knows its revision; of a tag, nobody has
@@ -194,9 +194,11 @@ class Client:
             self.revision = self.revision._replace(number=catalog.revision)
         check_revision(self.revision.number, self.trust)
         if catalog.authorisation:
-            raise UnsupportedTrustError(
-                f"{self.fqrn} is open to members only ({catalog.authorisation}), "
-                "which this client cannot check"
+            from cvmfsexec.client.authorisation import authorise
+
+            clients = (self.http, self._external) if self._external else (self.http,)
+            authorise(
+                self.fqrn, catalog.authorisation, clients, user.uid, user.environment
             )
 
 
@@ -206,7 +208,20 @@ def _external_client(
     places: CacheSettings,
 ) -> HttpClient | None:
     settings = external_network_settings(configuration, environment, places)
-    return None if settings is None else HttpClient(settings)
+    if settings is None:
+        return None
+    return _http_client(settings, places, f"geo-external.{configuration.fqrn}")
+
+
+def _http_client(
+    settings: NetworkSettings, places: CacheSettings, geo_file: str
+) -> HttpClient:
+    client = HttpClient(settings)
+    if settings.uses_geo_api:
+        from cvmfsexec.network.geo import GeoOrdering
+
+        GeoOrdering(client, settings, places.workspace, geo_file).start()
+    return client
 
 
 def _trust_settings(

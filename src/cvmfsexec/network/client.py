@@ -285,6 +285,12 @@ class HttpClient:
         with self._lock:
             return without_credentials(self._routes.active.proxy)
 
+    @property
+    def configured_proxy(self) -> str:
+        """The proxy in use as it was configured, with user and password."""
+        with self._lock:
+            return self._addresses.named_member(self._routes.active.proxy)
+
     def hosts(self) -> list[str]:
         """Return the base URLs of all servers, the active one first."""
         with self._lock:

@@ -21,7 +21,6 @@ import fcntl
 import hashlib
 import os
 import re
-import stat
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +31,11 @@ from cvmfsexec.format.proxy_groups import (
     format_proxy_list,
     parse_proxy_list,
 )
+from cvmfsexec.network.private_files import (
+    is_private,
+    read_private_file,
+    replace_private_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
 FOUND_VALID_S = 300
 NOTHING_VALID_S = 60
 LOCK_PATIENCE_S = 20.0
-FILE_BYTES_MAX = 256 << 10
 _ENTRIES_MAX = 64
 _NOTE_CHARACTERS_MAX = 500
 _NOTHING = "-"
@@ -92,7 +95,7 @@ def key_of(texts: "Sequence[str]") -> str:
 def recall(directory: str, key: str) -> Finding | None:
     """Return what was found lately, if it is still good."""
     now_s = time.time()
-    for finding in parse_findings(_read_private(_findings_path(directory)) or ""):
+    for finding in parse_findings(read_private_file(_findings_path(directory)) or ""):
         if finding.key == key and finding.is_valid(now_s):
             return finding
     return None
@@ -102,9 +105,9 @@ def remember(directory: str, finding: Finding) -> None:
     """Keep a finding for others; called with the lock held."""
     now_s = time.time()
     path = _findings_path(directory)
-    known = parse_findings(_read_private(path) or "")
+    known = parse_findings(read_private_file(path) or "")
     kept = [one for one in known if one.key != finding.key and one.is_valid(now_s)]
-    _replace(path, format_findings([finding, *kept]))
+    replace_private_file(path, format_findings([finding, *kept]))
 
 
 @contextlib.contextmanager
@@ -126,7 +129,7 @@ def turn(directory: str) -> "Iterator[None]":
 def recall_list(path: str) -> tuple[tuple[ProxyGroup, ...], int]:
     """Return the remembered list and since when (s since 1970); no groups if none."""
     try:
-        groups = parse_proxy_list((_read_private(path) or "").strip())
+        groups = parse_proxy_list((read_private_file(path) or "").strip())
         found_at_s = int(os.stat(path).st_mtime) if groups else 0
     except (FormatError, OSError) as error:
         log.debug("%s: %s", path, error)
@@ -137,8 +140,8 @@ def recall_list(path: str) -> tuple[tuple[ProxyGroup, ...], int]:
 def remember_list(path: str, groups: tuple[ProxyGroup, ...]) -> None:
     """Keep a complete list, if it is another one than before."""
     text = format_proxy_list(groups) + "\n"
-    if _read_private(path) != text:
-        _replace(path, text)
+    if read_private_file(path) != text:
+        replace_private_file(path, text)
 
 
 def _parse_line(line: str) -> Finding | None:
@@ -162,46 +165,6 @@ def _findings_path(directory: str) -> str:
     return f"{directory}/proxies.discovered"
 
 
-def _read_private(path: str) -> str | None:
-    """Return the text of a file that only this user can write."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with open(descriptor, "rb") as stream:
-        if not _is_private(os.fstat(descriptor)):
-            log.info("%s is ignored: other users can have written it", path)
-            return None
-        try:
-            return stream.read(FILE_BYTES_MAX).decode("ascii")
-        except (OSError, UnicodeDecodeError):
-            return None
-
-
-def _is_private(status: os.stat_result) -> bool:
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    )
-
-
-def _replace(path: str, text: str) -> None:
-    aside = f"{path}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    try:
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)  # of a process that was killed, and had our number
-        with open(os.open(aside, flags, 0o600), "w", encoding="ascii") as stream:
-            stream.write(text)
-        os.replace(aside, path)
-    except OSError as error:
-        log.debug("cannot remember proxies in %s: %s", path, error.strerror)
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-
-
 def _open_lock(directory: str) -> int | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
@@ -210,7 +173,7 @@ def _open_lock(directory: str) -> int | None:
     except OSError as error:
         log.debug("no lock for discovery in %s: %s", directory, error.strerror)
         return None
-    if _is_private(os.fstat(descriptor)):
+    if is_private(os.fstat(descriptor)):
         return descriptor
     os.close(descriptor)  # whoever owns it could hold it for ever
     return None

@@ -101,6 +101,10 @@ class RouteTable:
         groups: Proxy groups in order of preference; at least one.
         policy: See there.
         randomness: Returns numbers from 0 up to, but not including, 1.
+
+    Attributes:
+        stalled: Servers and proxies that stalled and were not seen to work since, and
+            who said so.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class RouteTable:
         self._host_left_at_s: float | None = None
         self._group_left_at_s: float | None = None
         self._scout_returns: _Return | None = None
-        self._stalled: dict[str, object] = {}
+        self.stalled: dict[str, object] = {}
         self._proxy = self._choose(self._groups[0])
 
     @property
@@ -146,7 +150,8 @@ class RouteTable:
 
     def route(self, path: str) -> Route:
         """Return the route that a new request for this path asks first."""
-        return Route(self._hosts[self._host_index], self.proxy(path))
+        proxy = self.proxy(path) if self.policy.is_sharded else self._proxy
+        return Route(self._hosts[self._host_index], proxy)
 
     def proxy(self, path: str) -> str:
         """Return the active proxy for a path.
@@ -172,7 +177,11 @@ class RouteTable:
         Whoever gets a route tells by ``end_scouting`` how it went, and nobody else
         gets one before.
         """
-        if self._scout_returns is not None or not self._was_left():
+        if (
+            self._host_left_at_s is None
+            and self._group_left_at_s is None
+            and not self._burned
+        ) or self._scout_returns is not None:
             return None
         return self._send_scout(now_s, path)
 
@@ -225,13 +234,12 @@ class RouteTable:
         Returns:
             Whether somebody else said so before, and nobody saw it work since.
         """
-        return self._stalled.setdefault(name, by) is not by
+        return self.stalled.setdefault(name, by) is not by
 
     def works(self, route: Route) -> None:
-        """Note that a route brought what was asked for."""
-        if self._stalled:
-            self._stalled.pop(route.host, None)
-            self._stalled.pop(route.proxy, None)
+        """Note that a route brought what was asked for; no news if nothing stalled."""
+        self.stalled.pop(route.host, None)
+        self.stalled.pop(route.proxy, None)
 
     def _replace_groups(self, groups: "Sequence[tuple[str, ...]]") -> None:
         proxy, burned = self._proxy, self._burned
@@ -248,13 +256,6 @@ class RouteTable:
 
     def _is_active(self, host: str) -> bool:
         return host == self._hosts[self._host_index]
-
-    def _was_left(self) -> bool:
-        return (
-            bool(self._burned)
-            or self._host_left_at_s is not None
-            or self._group_left_at_s is not None
-        )
 
     def _send_scout(self, now_s: float, path: str) -> Route | None:
         """Return the route to one server or proxy that may have come back."""
@@ -376,8 +377,10 @@ class RequestFailover:
 
     def succeeded(self, now_s: float) -> None:
         """Take note that the last attempt brought what was asked for."""
-        self._routes.works(self.attempt.route)
-        self._end_scouting(now_s, is_back=True)
+        if self._routes.stalled:
+            self._routes.works(self.attempt.route)
+        if self.is_scout:
+            self._end_scouting(now_s, is_back=True)
 
     def end(self, now_s: float) -> None:
         """Take note that there is nothing more to be learnt from this request."""
