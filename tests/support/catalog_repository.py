@@ -44,7 +44,9 @@ class CatalogRepository:
         self._directory = directory
         self._numbers = itertools.count()
 
-    def open(self, request: ObjectRequest) -> int:
+    def open(
+        self, request: ObjectRequest, missed: Callable[[], object] | None = None
+    ) -> int:
         """See ``Fetcher``."""
         self.opened.append(request.content_hash)
         other = self.instead.get(request.content_hash)
@@ -52,7 +54,7 @@ class CatalogRepository:
             request = request._replace(
                 content_hash=other, size_bytes=None, size_limit_bytes=2**30
             )
-        return self.fetcher.open(request)
+        return self.fetcher.open(request, missed)
 
     def discard(self, content_hash: ContentHash) -> None:
         """See ``Fetcher``."""

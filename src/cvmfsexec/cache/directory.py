@@ -174,6 +174,12 @@ class DirectoryStore:
             does not know its name.
         """
         path = content_hash.cache_path()
+        if self.place(file, path) and file.name is None:
+            return self._reopen(file.descriptor, path)
+        return file.descriptor
+
+    def place(self, file: PendingFile, path: str) -> bool:
+        """Give a file its place; return whether it could be done."""
         try:
             self.pending.keep(file, path)
         except FileNotFoundError:
@@ -182,9 +188,8 @@ class DirectoryStore:
             self.give_up(error)
             self.pending.forget(file)
         else:
-            if file.name is None:
-                return self._reopen(file.descriptor, path)
-        return file.descriptor
+            return True
+        return False
 
     def _reopen(self, descriptor: int, path: str) -> int:
         try:
@@ -248,6 +253,16 @@ class _DirectoryTransaction:
             descriptor = self._store.publish(self._file, content_hash)
         self._is_over = True
         return descriptor
+
+    def keep(self, content_hash: ContentHash) -> bool:
+        """See ``Transaction``."""
+        is_kept = False
+        if self._file.is_in_cache:
+            self._flush()
+            is_kept = self._store.place(self._file, content_hash.cache_path())
+        self._is_over = True
+        scratch.close_unwanted(self._file.descriptor)
+        return is_kept
 
     def _flush(self) -> None:
         if self._file.name is None:

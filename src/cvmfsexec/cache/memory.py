@@ -66,6 +66,11 @@ class _MemoryTransaction:
         self._objects[content_hash] = content
         return descriptor
 
+    def keep(self, content_hash: ContentHash) -> bool:
+        """See ``Transaction``."""
+        self._objects[content_hash] = bytes(self._content)
+        return True
+
     def abort(self) -> None:
         """See ``Transaction``."""
         self._content = bytearray()

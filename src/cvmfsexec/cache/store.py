@@ -45,6 +45,16 @@ class Transaction(Protocol):
                 the store has changed to a place that works.
         """
 
+    def keep(self, content_hash: ContentHash) -> bool:
+        """Make the object visible to others, for whom ``commit`` would open it.
+
+        Returns:
+            Whether it is; else there was no room, and it is forgotten.
+
+        Raises:
+            CacheError: As ``commit``.
+        """
+
     def abort(self) -> None:
         """Forget what was written, unless it was committed."""
 

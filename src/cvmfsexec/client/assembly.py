@@ -6,7 +6,7 @@ Make it after the last fork: its connections and threads belong to one process.
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
@@ -32,6 +32,7 @@ from cvmfsexec.configuration.settings import (
     ViewSettings,
 )
 from cvmfsexec.fetch import Fetcher
+from cvmfsexec.fetch.forerunner import Forerunner
 from cvmfsexec.fetch.throttle import FailureThrottle
 from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
 from cvmfsexec.network.client import HttpClient
@@ -43,7 +44,12 @@ from cvmfsexec.trust.chain import TrustSettings, check_revision
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
+from cvmfsexec.vfs.lookahead import LookAhead
 from cvmfsexec.vfs.presentation import Presentation
+
+if TYPE_CHECKING:
+    from cvmfsexec.fetch.prefetch import Prefetch
+    from cvmfsexec.network.parallel_transport import ParallelTransport
 
 
 class User(NamedTuple):
@@ -127,6 +133,11 @@ class Client:
         )
         self.lookup = PathLookup(self.tree)
         self._check_root_catalog(user)
+        self._look_ahead = LookAhead(self.fetcher.has)
+        self._forerunner: Forerunner | None = None
+        if configuration.boolean("CVMFS_READ_AHEAD", default=True):
+            self._forerunner = _forerunner(self, network, self._look_ahead)
+            self._look_ahead.wake = self._forerunner.wake
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._attributes = MountAttributes(
             MountFacts(
@@ -155,6 +166,7 @@ class Client:
             file_system_statistics(
                 self.tree, self.store, self.settings.cache.quota_limit_mb
             ),
+            None if self._forerunner is None else self._look_ahead,
         )
 
     def watch(self, gauges: ServerGauges) -> None:
@@ -167,6 +179,8 @@ class Client:
 
     def close(self) -> None:
         """Let go of catalogs and cache."""
+        if self._forerunner is not None:
+            self._forerunner.close()
         self.tree.close()
         if isinstance(self.store, DirectoryStore):
             self.store.close()
@@ -200,6 +214,25 @@ class Client:
             authorise(
                 self.fqrn, catalog.authorisation, clients, user.uid, user.environment
             )
+
+
+def _forerunner(
+    client: Client, network: NetworkSettings, look_ahead: LookAhead
+) -> Forerunner:
+    connections_max = network.connections_max
+
+    def new_transport() -> "ParallelTransport[Prefetch]":
+        from cvmfsexec.network.parallel_transport import ParallelTransport
+
+        return ParallelTransport(network, connections_max)
+
+    return Forerunner(
+        client.fetcher,
+        client.http,
+        new_transport,
+        look_ahead.next_request,
+        connections_max=connections_max,
+    )
 
 
 def _external_client(

@@ -8,6 +8,7 @@ that of the right bytes.
 
 import os
 import threading
+from collections.abc import Callable
 
 from cvmfsexec import log
 from cvmfsexec.cache.store import ObjectStore
@@ -18,6 +19,7 @@ from cvmfsexec.errors import (
     ObjectTooLargeError,
 )
 from cvmfsexec.fetch.flights import Flights
+from cvmfsexec.fetch.prefetch import Prefetch
 from cvmfsexec.fetch.request import ObjectRequest, ObjectSource
 from cvmfsexec.fetch.sinks import MemorySink, ObjectSink, StreamSink
 from cvmfsexec.format.digest import ContentHash
@@ -65,8 +67,14 @@ class Fetcher:
         self.opened_count = 0
         self.missed_count = 0
 
-    def open(self, request: ObjectRequest) -> int:
+    def open(
+        self, request: ObjectRequest, missed: Callable[[], object] | None = None
+    ) -> int:
         """Return a descriptor of the verified, decompressed object.
+
+        Args:
+            request: The object.
+            missed: Called if it is not in the cache, before it is fetched.
 
         Returns:
             The caller closes it. Its position is undefined: read with ``os.pread``.
@@ -82,6 +90,8 @@ class Fetcher:
         if descriptor is not None:
             return descriptor
         self.missed_count += 1
+        if missed is not None:
+            missed()
         descriptor = self._flights.join(
             request.content_hash, lambda: self._fetch(request)
         )
@@ -113,6 +123,23 @@ class Fetcher:
             ) from error
         finally:
             os.close(descriptor)
+
+    def prefetch(self, request: ObjectRequest) -> Prefetch | None:
+        """Begin to fetch an object by other means, for whoever asks for it later.
+
+        Returns:
+            ``None`` if it is there, on its way, another process's claim, or without
+            room.
+
+        Raises:
+            FormatError: The request names no possible object.
+        """
+        return Prefetch.begin(request, self._store, self._flights)
+
+    @property
+    def fetching_count(self) -> int:
+        """How many objects are being fetched at this moment."""
+        return len(self._flights)
 
     def has(self, content_hash: ContentHash) -> bool:
         """Whether an object can be opened without asking a server."""

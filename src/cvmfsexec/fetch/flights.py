@@ -4,6 +4,10 @@ The first thread that asks for a key leads: it does the work. Others that come w
 the work goes on wait for it and share its end: a descriptor of the same file for
 each, or the same error. Whoever comes after that begins anew.
 
+Somebody who works for nobody in particular may ``begin`` and ``end`` a flight. Who
+joins it meanwhile waits as for any other. If it ends with nothing, those who wait do
+the work themselves.
+
 One lock guards the table; it is never held while anybody works or waits.
 """
 
@@ -17,7 +21,7 @@ from cvmfsexec.errors import CacheError, CvmfsError, TransferError
 class _Flight:
     """One piece of work and those who wait for it."""
 
-    __slots__ = ("descriptors", "error", "gate", "waiting")
+    __slots__ = ("descriptors", "error", "gate", "is_given_up", "waiting")
 
     def __init__(self) -> None:
         # A bare lock: an Event costs 10 us to make, and most flights have no waiters.
@@ -25,6 +29,7 @@ class _Flight:
         self.gate.acquire()
         self.waiting = 0
         self.descriptors: list[int] = []
+        self.is_given_up = False
         self.error: CvmfsError | None = None
 
 
@@ -34,6 +39,10 @@ class Flights:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[Hashable, _Flight] = {}
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._flights)
 
     def join(self, key: Hashable, work: Callable[[], int]) -> int:
         """Return a descriptor of what ``work`` opens, done once per key at a time.
@@ -49,16 +58,53 @@ class Flights:
         Raises:
             CvmfsError: What ``work`` raised, to each of the threads.
         """
+        while True:
+            with self._lock:
+                flight = self._flights.get(key)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[key] = _Flight()
+                else:
+                    flight.waiting += 1
+            if leads:
+                return self._lead(key, flight, work)
+            descriptor = _wait(flight)
+            if descriptor is not None:
+                return descriptor
+
+    def begin(self, key: Hashable) -> bool:
+        """Begin a flight, to be ended by ``end``; not if there is one."""
         with self._lock:
-            flight = self._flights.get(key)
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
+            if key in self._flights:
+                return False
+            self._flights[key] = _Flight()
+            return True
+
+    def end(self, key: Hashable, opened: Callable[[], int | None] | None) -> bool:
+        """End a flight that was begun.
+
+        Args:
+            key: What it was about.
+            opened: Called if somebody waits; returns a descriptor, which becomes ours.
+                None if there is nothing: those who wait go on by themselves.
+
+        Returns:
+            Whether anybody waited.
+        """
+        with self._lock:
+            flight = self._flights.pop(key)
+        descriptor: int | None = None
+        try:
+            if opened is not None and flight.waiting:
+                descriptor = opened()
+        finally:
+            if descriptor is None:
+                flight.is_given_up = True
             else:
-                flight.waiting += 1
-        if leads:
-            return self._lead(key, flight, work)
-        return _wait(flight)
+                _share(flight, descriptor)
+                os.close(descriptor)
+            flight.gate.release()
+        return flight.waiting > 0
 
     def _lead(self, key: Hashable, flight: _Flight, work: Callable[[], int]) -> int:
         try:
@@ -95,8 +141,11 @@ def _for_others(error: BaseException) -> CvmfsError:
     return TransferError(f"the download was given up: {type(error).__name__}")
 
 
-def _wait(flight: _Flight) -> int:
+def _wait(flight: _Flight) -> int | None:
+    """Return a descriptor; None if the flight was given up."""
     with flight.gate:
+        if flight.is_given_up:
+            return None
         if flight.descriptors:
             return flight.descriptors.pop()
         error = flight.error or TransferError("the download ended with nothing")

@@ -83,6 +83,22 @@ class MemorySink:
             transaction.write(self._content)
             return transaction.commit(self._request.content_hash)
 
+    def keep(self) -> bool:
+        """Store the finished object for whoever asks for it later.
+
+        Returns:
+            Whether it is stored; else there was no room.
+
+        Raises:
+            IntegrityError: It was not finished.
+            CacheError: It is lost for lack of room.
+        """
+        if self._content is None:
+            raise _unfinished(self._request)
+        with self._store.transaction() as transaction:
+            transaction.write(self._content)
+            return transaction.keep(self._request.content_hash)
+
     def discard(self) -> None:
         """See ``ObjectSink``."""
         self._pieces.clear()

@@ -36,7 +36,7 @@ class FailureThrottle:
 
     def __init__(
         self,
-        open_object: Callable[[ObjectRequest], int],
+        open_object: Callable[[ObjectRequest, Callable[[], object] | None], int],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
@@ -49,14 +49,16 @@ class FailureThrottle:
         self._failed_s = float("-inf")
         self._places = threading.Semaphore(WAITING_MAX)
 
-    def open(self, request: ObjectRequest) -> int:
-        """Return a descriptor of an object.
+    def open(
+        self, request: ObjectRequest, missed: Callable[[], object] | None = None
+    ) -> int:
+        """Return a descriptor of an object; ``missed`` is as of ``Fetcher.open``.
 
         Raises:
             CvmfsError: It cannot be had; perhaps that took longer to say.
         """
         try:
-            return self._open_object(request)
+            return self._open_object(request, missed)
         except CvmfsError:
             self._wait(self._next_delay_s())
             raise

@@ -21,6 +21,9 @@ OPEN_MAX = 128
 """With catalogs, worker threads and connections, a server stays below 300."""
 
 
+OpenObject = Callable[[ObjectRequest, Callable[[], object] | None], int]
+
+
 class _Descriptor:
     """An open object and how many threads are reading from it."""
 
@@ -39,13 +42,12 @@ class DescriptorCache:
     not held while an object is fetched or read.
     """
 
-    def __init__(
-        self, open_object: Callable[[ObjectRequest], int], limit: int = OPEN_MAX
-    ) -> None:
+    def __init__(self, open_object: OpenObject, limit: int = OPEN_MAX) -> None:
         """Make an empty set.
 
         Args:
-            open_object: Returns a descriptor of the verified object.
+            open_object: Returns a descriptor of the verified object, and calls what
+                it is given if that is not in the cache.
             limit: Descriptors kept open at most.
         """
         self._open_object = open_object
@@ -57,19 +59,26 @@ class DescriptorCache:
         """Return how many descriptors are kept."""
         return len(self._kept)
 
-    def read(self, request: ObjectRequest, start: int, length: int) -> bytes:
+    def read(
+        self,
+        request: ObjectRequest,
+        start: int,
+        length: int,
+        missed: Callable[[], object] | None = None,
+    ) -> bytes:
         """Return a piece of an object that is known to reach that far.
 
         Args:
             request: The object.
             start: First byte.
             length: Bytes wanted; all of them lie inside the object.
+            missed: Called if the object has to be fetched, before it is.
 
         Raises:
             IntegrityError: The stored object is shorter than its catalog says.
             CvmfsError: The object cannot be had.
         """
-        descriptor = self._acquire(request)
+        descriptor = self._acquire(request, missed)
         try:
             data = os.pread(descriptor.number, length, start)
         except OSError as error:
@@ -88,7 +97,9 @@ class DescriptorCache:
             while self._kept:
                 self._drop(self._kept.popitem()[1])
 
-    def _acquire(self, request: ObjectRequest) -> _Descriptor:
+    def _acquire(
+        self, request: ObjectRequest, missed: Callable[[], object] | None
+    ) -> _Descriptor:
         key = request.content_hash
         with self._lock:
             known = self._kept.get(key)
@@ -96,7 +107,7 @@ class DescriptorCache:
                 self._kept.move_to_end(key)
                 known.reader_count += 1
                 return known
-        fresh = _Descriptor(self._open_object(request))
+        fresh = _Descriptor(self._open_object(request, missed))
         with self._lock:
             kept = self._kept.setdefault(key, fresh)
             kept.reader_count += 1

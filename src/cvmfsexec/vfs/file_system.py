@@ -15,6 +15,7 @@ costs a query, never an answer.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
@@ -36,6 +37,7 @@ from cvmfsexec.vfs.attributes import (
 )
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
+from cvmfsexec.vfs.lookahead import LookAhead
 from cvmfsexec.vfs.presentation import Presentation
 
 _ROW_BITS = 32
@@ -56,6 +58,7 @@ _OWN_CONTENTS_MASK = (
 )
 
 _Listed = tuple[int, bytes, Attributes]
+_Missed = Callable[[], object]
 _Value = TypeVar("_Value")
 
 
@@ -93,8 +96,10 @@ class RepositoryFileSystem:
         presentation: Presentation,
         extended_attributes: ExtendedAttributes,
         statfs: Callable[[], FilesystemStatistics],
+        look_ahead: LookAhead | None = None,
     ) -> None:
         """Put the parts together; nothing is fetched yet."""
+        self._look_ahead = look_ahead
         self._tree = tree
         self._lookup = PathLookup(tree)
         self._descriptors = descriptors
@@ -209,6 +214,7 @@ class RepositoryFileSystem:
     def read(self, inode: int, offset: int, size: int) -> bytes:
         """Return a piece of a regular file; shorter only at its end."""
         layout = self._layouts.get(inode)
+        is_first = layout is None
         if layout is None:
             layout = self._layout(inode)
             self._remember_layout(inode, layout)
@@ -216,16 +222,44 @@ class RepositoryFileSystem:
         if length <= 0:
             return b""
         if layout.whole is not None:
-            return self._descriptors.read(layout.whole, offset, length)
+            missed = self._foresee_file(inode, layout) if is_first else None
+            return self._descriptors.read(layout.whole, offset, length, missed)
         pieces = [
             self._descriptors.read(
                 chunk_request(layout.entry, piece.chunk, layout.path),
                 piece.start,
                 piece.length,
+                self._foresee_chunk(inode, layout, piece.chunk),
             )
             for piece in covering(layout.chunks, offset, length)
         ]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _foresee_file(self, inode: int, layout: _Layout) -> _Missed | None:
+        """Tell what is read; return how to tell that it is missing, if that matters."""
+        ahead = self._look_ahead
+        slot_number, entry = inode >> _ROW_BITS, layout.entry
+        if ahead is None or entry.is_external:
+            return None
+        if ahead.is_active and ahead.read_file(slot_number, entry):
+            return None
+        return partial(self._missed_file, slot_number, entry)
+
+    def _missed_file(self, slot_number: int, entry: DirectoryEntry) -> None:
+        slot = self._tree.slot(slot_number)
+        if self._look_ahead is not None and slot is not None:
+            catalog = self._tree.catalog(slot)
+            self._look_ahead.missed_file(slot_number, catalog, entry)
+
+    def _foresee_chunk(
+        self, inode: int, layout: _Layout, chunk: Chunk
+    ) -> _Missed | None:
+        ahead = self._look_ahead
+        if ahead is None or layout.entry.is_external:
+            return None
+        if ahead.is_active and ahead.read_chunk(inode, chunk):
+            return None
+        return partial(ahead.missed_chunk, inode, layout.entry, layout.chunks, chunk)
 
     def getxattr(self, inode: int, name: bytes) -> bytes | None:
         """Return the value of an extended attribute; ``None`` if there is none."""

@@ -33,7 +33,7 @@ class Clock:
         self.now_s += seconds
 
 
-def open_good(request: ObjectRequest) -> int:
+def open_good(request: ObjectRequest, _missed: object) -> int:
     if request == GOOD:
         return DESCRIPTOR
     raise TransferError("nobody has it")
@@ -93,7 +93,7 @@ def test_some_quiet_forgets_failures(
 def test_every_kind_of_failure_counts(
     clock: Clock, error: Callable[[str], Exception]
 ) -> None:
-    def open_bad(_request: ObjectRequest) -> int:
+    def open_bad(_request: ObjectRequest, _missed: object) -> int:
         raise error("no")
 
     throttle = FailureThrottle(open_bad, clock=clock, sleep=clock.sleep)

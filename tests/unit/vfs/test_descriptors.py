@@ -2,7 +2,9 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.dirent import Compression
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from tests.support.catalog_repository import descriptor_count
+
+Missed = Callable[[], object] | None
 
 SIZE = 4096
 
@@ -49,7 +53,9 @@ class Opener:
     def path(self, number: int) -> Path:
         return self._directory / str(request(number).content_hash)
 
-    def __call__(self, wanted: ObjectRequest) -> int:
+    def __call__(self, wanted: ObjectRequest, missed: Missed = None) -> int:
+        if missed is not None:
+            missed()
         self.waiting.set()
         assert self.gate.wait(10)
         self.opened += 1
@@ -69,6 +75,14 @@ def test_an_object_is_opened_once(opener: Opener) -> None:
     for start in range(0, SIZE, 100):
         assert cache.read(request(1), start, 10) == content(1)[:10]
     assert (opener.opened, len(cache)) == (1, 1)
+
+
+def test_who_opens_an_object_hears_that_it_is_missing(opener: Opener) -> None:
+    cache = DescriptorCache(opener)
+    heard: list[int] = []
+    for number in (1, 1, 2):
+        cache.read(request(number), 0, 1, partial(heard.append, number))
+    assert heard == [1, 2]
 
 
 def test_the_least_recently_used_is_closed(opener: Opener) -> None:
@@ -155,7 +169,7 @@ def test_an_object_that_was_cut_is_not_read_short(opener: Opener) -> None:
 
 def test_a_failing_disk_is_an_error_of_the_object(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)  # reading it fails as a disk might
-    cache = DescriptorCache(lambda _request: directory)
+    cache = DescriptorCache(lambda _request, _missed: directory)
     with pytest.raises(IntegrityError, match="cannot be read"):
         cache.read(request(1), 0, 100)
     cache.close()
