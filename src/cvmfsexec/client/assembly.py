@@ -149,6 +149,7 @@ class Client:
                 self._external,
                 (network.timeout_s, network.timeout_direct_s),
                 self.trust.master_keys,
+                self._ahead_counts,
             )
         )
 
@@ -195,6 +196,17 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _ahead_counts(self) -> Mapping[str, int]:
+        if self._forerunner is None:
+            return {}
+        foresight = self._look_ahead.foresight
+        return {
+            "fetched": self._forerunner.fetched_count,
+            "failed": self._forerunner.failed_count,
+            "used": foresight.used_count,
+            "wasted": foresight.wasted_count,
+        }
 
     def _check_root_catalog(self, user: User) -> None:
         """Open the root catalog, so that what is wrong with it shows now.

@@ -64,6 +64,7 @@ class MountFacts(NamedTuple):
         external_http: Downloads external files, if there are any servers for them.
         timeouts_s: With and without a proxy.
         master_keys: PEM texts.
+        ahead_counts: How much was fetched before it was asked for, and to what use.
     """
 
     fqrn: str
@@ -74,6 +75,7 @@ class MountFacts(NamedTuple):
     external_http: HttpClient | None
     timeouts_s: tuple[int, int]
     master_keys: tuple[bytes, ...]
+    ahead_counts: Callable[[], Mapping[str, int]] = dict
 
 
 class MountAttributes:
@@ -126,6 +128,7 @@ class MountAttributes:
             "repo_metainfo": lambda: "manifest not available",
             "logbuffer": lambda: "",
             "fuse_requests": self._all_requests,
+            "read_ahead": lambda: _count_lines(facts.ahead_counts()),
             "network_failures": lambda: _failure_lines(http),
         }
         return {b"user." + name.encode(): value for name, value in values.items()}
@@ -142,8 +145,7 @@ class MountAttributes:
         return str(self.gauges.requests.get(kind, 0))
 
     def _all_requests(self) -> str:
-        rows = sorted(self.gauges.requests.items())
-        return "".join(f"{kind},{count}\n" for kind, count in rows)
+        return _count_lines(dict(sorted(self.gauges.requests.items())))
 
     def _hit_rate(self) -> str:
         opened_count = self._facts.fetcher.opened_count
@@ -178,6 +180,10 @@ def _failure_lines(http: HttpClient) -> str:
         f"{one.host} by {one.proxy}: {harmless(one.text)}\n"
         for one in http.failures()
     )
+
+
+def _count_lines(counts: Mapping[str, int]) -> str:
+    return "".join(f"{kind},{count}\n" for kind, count in counts.items())
 
 
 def _descriptor_limit() -> str:

@@ -89,6 +89,7 @@ class Forerunner:
         self._lock = threading.Lock()
         self._bytes = 0  # under way; both threads write it, under the lock
         self._thread: threading.Thread | None = None
+        self._lander: threading.Thread | None = None
         self._transport: ParallelTransport[Prefetch] | None = None
         self._waits = False
         self._is_over = False
@@ -113,10 +114,11 @@ class Forerunner:
         """Stop at once; whoever waits for an object on its way goes on alone."""
         with self._lock:
             self._is_over = True
-            thread = self._thread
-        if thread is not None and self._transport is not None:
+        if self._transport is not None:
             self._transport.wake()
-            thread.join(_END_PATIENCE_S)
+        for thread in (self._thread, self._lander):
+            if thread is not None:
+                thread.join(_END_PATIENCE_S)
 
     def _start(self) -> None:
         with self._lock:
@@ -124,7 +126,7 @@ class Forerunner:
                 return
             try:
                 self._transport = self._new_transport()
-                self._start_thread(self._land_large)
+                self._lander = self._start_thread(self._land_large)
                 self._thread = self._start_thread(self._run)
             except (RuntimeError, CvmfsError, OSError) as error:
                 # Threads or descriptors are short: do not ask for more of them.
@@ -147,7 +149,7 @@ class Forerunner:
         finally:
             for prefetch in (*under_way, *self._small):
                 prefetch.give_up()
-            self._large.put(None)
+            self._end_large()
 
     def _round(
         self, transport: "ParallelTransport[Prefetch]", under_way: set[Prefetch]
@@ -225,9 +227,21 @@ class Forerunner:
             self._large.put(prefetch)
 
     def _land_large(self) -> None:
-        while (prefetch := self._large.get()) is not None:
-            self._land(prefetch)
-            self.wake()  # there may be room for another one
+        try:
+            while (prefetch := self._large.get()) is not None:
+                self._land(prefetch)
+                self.wake()  # there may be room for another one
+        finally:
+            self._is_over = True
+            self._end_large()
+
+    def _end_large(self) -> None:
+        """Leave nobody waiting for what will not be landed any more."""
+        while not self._large.empty():
+            prefetch = self._large.get()
+            if prefetch is not None:
+                prefetch.give_up()
+        self._large.put(None)
 
     def _land(self, prefetch: Prefetch) -> None:
         try:

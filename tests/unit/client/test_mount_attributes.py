@@ -81,6 +81,7 @@ def told(client: Client, name: str) -> str:
         ("nopen", "0"),
         ("ndiropen", "0"),
         ("fuse_requests", ""),
+        ("read_ahead", "fetched,0\nfailed,0\nused,0\nwasted,0\n"),
         ("network_failures", ""),
         ("nioerr", "0"),
         ("timestamp_last_ioerr", "0"),
