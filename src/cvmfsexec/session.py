@@ -14,6 +14,7 @@ from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import CvmfsError, NamespaceError
 from cvmfsexec.namespaces.plan import Service, SessionPlan
 from cvmfsexec.namespaces.root import NO_NATIVE, NativeTree
+from cvmfsexec.namespaces.steps import BindElsewhere
 from cvmfsexec.namespaces.supervisor import run_session
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class ExecRequest(NamedTuple):
         gid: The user's group.
         replaces_native: Nothing of the host's own ``/cvmfs`` is shown.
         mode: 2 or 3, to insist on it; 0 for the best that works.
+        name: By which other commands can join; empty for an automatic one.
+        binds: What is shown at a second place, once everything is mounted.
     """
 
     repositories: tuple[str, ...]
@@ -52,6 +55,8 @@ class ExecRequest(NamedTuple):
     gid: int
     replaces_native: bool = False
     mode: int = 0
+    name: str = ""
+    binds: tuple[BindElsewhere, ...] = ()
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -200,6 +205,8 @@ class _Attempt(NamedTuple):
             cwd=self.request.cwd,
             mountpoints=tuple(mountpoint_of(service.name) for service in services),
             native=self.native,
+            name=self.request.name,
+            binds=self.request.binds,
         )
 
     def _tell(self, plan: SessionPlan) -> None:

@@ -9,7 +9,7 @@ Source: docs/reference/cvmfsexec.md.
 import gc
 import os
 import sys
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cvmfsexec.cli import exit_codes
 from cvmfsexec.cli.given_environment import given_environment
@@ -24,6 +24,7 @@ from cvmfsexec.errors import ConfigurationError, CvmfsError
 
 USAGE = """\
 Usage: cvmfsexec [-vN] [-m e2fs_image] [--dist DIR] [repository ...] -- [command ...]
+       cvmfsexec --join SESSION -- [command ...]
 """
 
 HELP = (
@@ -37,6 +38,13 @@ The default command is $SHELL.
   -m IMAGE         keep the cache in a scratch file system image (not available yet)
   --dist DIR       use DIR/etc/cvmfs for configuration and DIR/var for the cache
                    (default: $CVMFSEXEC_DIST, then dist/ beside this command)
+  --name SESSION   name the session, so that other commands can join it
+  --join SESSION   run the command in a session that is there already
+  --wait SECONDS   how long --join waits for a session to be there and ready
+                   (default: not at all, and 60)
+  --bind SRC:DST[:ro]
+                   show a file or directory, one of a repository for example, at a
+                   second place as well; may be given several times
   --replace-native show nothing of a /cvmfs that the host has itself
   --mode N         insist on mode 2 or 3 (default: 3 if it works, else 2)
   --verbose        say on stderr what is going on
@@ -47,6 +55,12 @@ Exit status: that of the command, or 128+n if signal n ended it; see
 docs/reference/exit-status.md for what stands for a failure before it started.
 """
 )
+
+
+if TYPE_CHECKING:
+    from cvmfsexec.namespaces.steps import BindElsewhere
+
+_SECONDS_DIGITS_MAX = 6
 
 
 class UsageError(ConfigurationError):
@@ -68,6 +82,10 @@ class Arguments(NamedTuple):
     image: str | None = None
     mode: str | None = None
     replaces_native: bool = False
+    name: str = ""
+    joined: str | None = None
+    wait: str | None = None
+    binds: tuple[str, ...] = ()
     verbosity: int = 0
     wants_version: bool = False
     wants_help: bool = False
@@ -75,8 +93,13 @@ class Arguments(NamedTuple):
 
 _WITH_VALUE = {
     "--dist": "dist",
+    "--join": "joined",
     "--mode": "mode",
+    "--name": "name",
+    "--wait": "wait",
 }
+_REPEATED = {"--bind": "binds"}
+_NOT_WITH_JOIN = ("binds", "dist", "image", "mode", "name", "replaces_native")
 _FLAGS: dict[str, tuple[str, object]] = {
     "--help": ("wants_help", True),
     "--version": ("wants_version", True),
@@ -104,7 +127,18 @@ def parse(words: list[str]) -> Arguments:
     for name in repositories:
         if name.startswith("-"):
             raise UsageError(f"option {name} must come before the repositories")
+    _check_join(found, repositories)
     return Arguments(tuple(repositories), tuple(rest[border + 1 :]), **found)  # type: ignore[arg-type]
+
+
+def _check_join(found: dict[str, object], repositories: list[str]) -> None:
+    if "joined" not in found:
+        if "wait" in found:
+            raise UsageError("--wait is about --join")
+    elif repositories or not found.keys().isdisjoint(_NOT_WITH_JOIN):
+        raise UsageError(
+            "a session is joined as it is: no repositories, and no options but --wait"
+        )
 
 
 def _check_mode(mode: str) -> None:
@@ -127,6 +161,9 @@ def _take_options(rest: list[str]) -> dict[str, object]:
             found[key] = setting
         elif name in _WITH_VALUE:
             found[_WITH_VALUE[name]] = value if equals else _value(word, rest)
+        elif name in _REPEATED:
+            key, one = _REPEATED[name], value if equals else _value(word, rest)
+            found[key] = (*found.get(key, ()), one)  # type: ignore[misc]
         elif not word.startswith("--") and word != "-":
             _short_options(word, rest, found)
         else:
@@ -218,6 +255,8 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
 
     set_verbosity("cvmfsexec", arguments.verbosity)
     cwd = _working_directory()
+    if arguments.joined is not None:
+        return _join(arguments, environment, cwd)
     root, first, repositories = _repositories(arguments)
     return run(
         ExecRequest(
@@ -230,10 +269,54 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             gid=os.getgid(),
             replaces_native=arguments.replaces_native,
             mode=int(arguments.mode or 0),
+            name=_checked_name(arguments.name),
+            binds=tuple(_bind(text, cwd) for text in arguments.binds),
         ),
         root,
         exit_codes.exit_status_of,
     )
+
+
+def _join(arguments: Arguments, environment: dict[str, str], cwd: str) -> int:
+    from cvmfsexec.namespaces.join import Errand, Patience, run_joined
+
+    command = arguments.command or (_default_shell(),)
+    patience = Patience()
+    if arguments.wait is not None:
+        wait_s = _seconds(arguments.wait)
+        patience = Patience(wait_s, wait_s)
+    gc.enable()
+    errand = Errand(command, environment, cwd)
+    return run_joined(arguments.joined or "", errand, patience)
+
+
+def _seconds(text: str) -> float:
+    if not text.isdecimal() or len(text) > _SECONDS_DIGITS_MAX:
+        raise ConfigurationError(f"--wait {text}: not a number of seconds")
+    return float(text)
+
+
+def _checked_name(name: str) -> str:
+    if not name:
+        return ""
+    from cvmfsexec.namespaces.meeting import check_name
+
+    return check_name(name)
+
+
+def _bind(text: str, cwd: str) -> "BindElsewhere":
+    from cvmfsexec.namespaces.steps import BindElsewhere
+
+    source, _, rest = text.partition(":")
+    target, _, how = rest.partition(":")
+    target = os.path.normpath(target) if target.startswith("/") else ""
+    if not source or target.strip("/") == "" or how not in ("", "ro", "rw"):
+        raise ConfigurationError(
+            f"--bind {text}: not SOURCE:TARGET, SOURCE:TARGET:ro, or SOURCE:TARGET:rw",
+            hint="the target is an absolute path, and neither has a ':' in it",
+        )
+    source = os.path.normpath(os.path.join(cwd, source))
+    return BindElsewhere(source, target, is_read_only=how == "ro")
 
 
 def _repositories(

@@ -170,6 +170,7 @@ class _Init:
 
     def _start_payload(self) -> None:
         origin = self._assignment.origin
+        root.perform(root.plan_binds(self._plan.binds))
         self._payload_pid = os.fork()
         if self._payload_pid == 0:
             payload.become_payload(self._plan, origin, self._pid, self._messages)

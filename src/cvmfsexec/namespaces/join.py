@@ -258,7 +258,10 @@ def _run(invitation: _Invitation, errand: Errand, origin: Origin) -> int:
     syscalls.set_child_subreaper(on=not has_pid_namespace)
     try:
         pid = _start_command(invitation, errand, origin)
-        wait_status = _watch(pid, invitation, origin)
+        try:
+            wait_status = _watch(pid, invitation, origin)
+        finally:
+            _hang_up(invitation.connection)
         if not has_pid_namespace:
             descendants.end_all(spared=older_children)
         return payload.exit_status_of(wait_status)
@@ -358,6 +361,13 @@ def _watch(pid: int, invitation: _Invitation, origin: Origin) -> int:
             info.si_signo, info.si_code, leads_session=leads_session
         ):
             os.kill(pid, info.si_signo)
+
+
+def _hang_up(connection: "socket.socket") -> None:
+    """Leave the session; what the connection still announces is heard by nobody."""
+    connection.close()
+    while signal.sigtimedwait({Signals.SIGIO}, 0) is not None:
+        pass
 
 
 def _is_own_event(info: signal.struct_siginfo) -> bool:

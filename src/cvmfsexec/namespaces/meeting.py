@@ -93,8 +93,8 @@ class Place(NamedTuple):
     name: str
     listener: int
 
-    def leave_to_others(self) -> None:
-        """Let go of the socket in this process."""
+    def leave(self) -> None:
+        """Let go of it in this process."""
         if self.listener >= 0:
             os.close(self.listener)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import root
+from cvmfsexec.namespaces.steps import BindElsewhere
 
 
 class ServiceChannel(Protocol):
@@ -69,20 +70,6 @@ class HostMount(NamedTuple):
     mountpoint: str
 
 
-class Bind(NamedTuple):
-    """A file or directory of the session that is shown at a second place.
-
-    Attributes:
-        source: Absolute path in the session.
-        target: Absolute path; made if it is missing, where that is possible.
-        is_read_only: Nothing can be changed by way of the second place.
-    """
-
-    source: str
-    target: str
-    is_read_only: bool = False
-
-
 class SessionPlan(NamedTuple):
     """One command and what it needs around it.
 
@@ -105,7 +92,7 @@ class SessionPlan(NamedTuple):
     mountpoints: tuple[str, ...] = ()
     native: root.NativeTree = root.NO_NATIVE
     name: str = ""
-    binds: tuple[Bind, ...] = ()
+    binds: tuple[BindElsewhere, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
 
     def check(self) -> None:
@@ -154,6 +141,8 @@ class SessionPlan(NamedTuple):
             after = f", after {', '.join(service.after)}" if service.after else ""
             yield f"start a file server for {service.name}{after}"
         for step in steps.building:
+            yield step.describe()
+        for step in root.plan_binds(self.binds):
             yield step.describe()
         yield "create a second user namespace; be the user again"
         yield f"in {self.cwd}, run: {shlex.join(self.command)}"

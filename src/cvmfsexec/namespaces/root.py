@@ -11,7 +11,7 @@ that were started before may go on importing modules from the old one.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,11 +19,13 @@ from typing import NamedTuple
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces.fuse_mount import TryFuse
 from cvmfsexec.namespaces.steps import (
+    BindElsewhere,
     BindFile,
     BindTree,
     MakeDirectory,
     MakeLink,
     MakeReadOnly,
+    MakeWritable,
     MountProc,
     ReceiveOnly,
     ShowMount,
@@ -146,6 +148,14 @@ def plan_root(
     ]
     building += [SwapRoot(covers_trial=tries_fuse), MakeReadOnly()]
     return RootPlan(tuple(foundation), tuple(building))
+
+
+def plan_binds(binds: Sequence[BindElsewhere]) -> tuple[Step, ...]:
+    """Plan what is shown at second places, once everything else is mounted.
+
+    The root is writable meanwhile; nobody is there yet who could make use of it.
+    """
+    return (MakeWritable(), *binds, MakeReadOnly()) if binds else ()
 
 
 def list_own_directories(mountpoints: Iterable[str]) -> list[str]:

@@ -24,6 +24,9 @@ from cvmfsexec.namespaces.syscalls import (
     MS_SLAVE,
 )
 
+_KEPT_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
+"""statvfs(3) gives them the same numbers."""
+
 
 class Step(Protocol):
     """One change to the mount namespace."""
@@ -176,6 +179,56 @@ class ShowMount(NamedTuple):
         syscalls.mount(self.source, self.target, flags=MS_BIND)
 
 
+class BindElsewhere(NamedTuple):
+    """Show a file or directory of the session at a second place.
+
+    Both paths are those of the session: its root stands when this is done.
+
+    Attributes:
+        source: Absolute path.
+        target: Absolute path; made if it is missing, where we can make something.
+        is_read_only: Nothing can be changed by way of the second place.
+    """
+
+    source: str
+    target: str
+    is_read_only: bool = False
+
+    def describe(self) -> str:
+        """Return what will be done, in one line."""
+        how = ", read-only" if self.is_read_only else ""
+        return f"bind {self.source} at {self.target}{how}"
+
+    def perform(self) -> None:
+        """Make the mount point, if need be, and bind."""
+        if not os.path.exists(self.source):
+            raise NamespaceError(
+                f"cannot {self.describe()}: there is no {self.source}",
+                errno=errno.ENOENT,
+            )
+        if not os.path.lexists(self.target):
+            self._make_target()
+        syscalls.mount(self.source, self.target, flags=MS_BIND | MS_REC)
+        if self.is_read_only:
+            _make_tree_read_only(os.path.realpath(self.target))
+
+    def _make_target(self) -> None:
+        above = os.path.dirname(self.target)
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if os.stat(above).st_dev != os.stat("/").st_dev:
+            raise NamespaceError(
+                f"cannot {self.describe()}: there is no {self.target}, and {above} is "
+                "the host's, where nothing is made",
+                errno=errno.ENOENT,
+            )
+        os.makedirs(os.path.dirname(self.target), exist_ok=True)
+        if os.path.isdir(self.source):
+            os.mkdir(self.target)
+        else:
+            os.mknod(self.target, stat.S_IFREG | 0o644)
+
+
 class SwapRoot(NamedTuple):
     """Let the new root take the place of the old one, for all our processes at once.
 
@@ -211,6 +264,19 @@ class SwapRoot(NamedTuple):
             os.chdir("/")
 
 
+class MakeWritable(NamedTuple):
+    """Allow changes to the new root itself again."""
+
+    def describe(self) -> str:
+        """Return what will be done, in one line."""
+        return "make the new root writable for a moment"
+
+    def perform(self) -> None:
+        """Remount it."""
+        flags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV
+        syscalls.mount("none", "/", flags=flags)
+
+
 class MakeReadOnly(NamedTuple):
     """Forbid changes to the new root itself; what is bound in it is as it was."""
 
@@ -239,3 +305,14 @@ def _bind_if_possible(source: str, target: str) -> None:
         syscalls.mount(source, target, flags=MS_BIND | MS_REC)
     except NamespaceError as error:
         log.debug("%s is not shown in the session: %s", source, error)
+
+
+def _make_tree_read_only(target: str) -> None:
+    """Change all mounts of a tree; what else was forbidden there stays so."""
+    from cvmfsexec.namespaces.mount_table import read_mount_table
+
+    for mount in read_mount_table():
+        if mount.mountpoint == target or mount.is_below(target):
+            kept = os.statvfs(mount.mountpoint).f_flag & _KEPT_FLAGS
+            flags = MS_REMOUNT | MS_BIND | MS_RDONLY | kept
+            syscalls.mount("none", mount.mountpoint, flags=flags)

@@ -22,7 +22,7 @@ from cvmfsexec.namespaces.founder import Session, found_session
 from cvmfsexec.namespaces.host_services import HostServices, HostSide
 from cvmfsexec.namespaces.isolation import Isolation
 from cvmfsexec.namespaces.keeper import start_keeper
-from cvmfsexec.namespaces.meeting import take_place
+from cvmfsexec.namespaces.meeting import Place, take_place
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.origin import Origin, take_over
 from cvmfsexec.namespaces.plan import SessionPlan
@@ -88,6 +88,15 @@ def _run(
     plan: SessionPlan, origin: Origin, host_services: HostServices | None = None
 ) -> int:
     place = take_place(plan.name)
+    try:
+        return _run_at(place, plan, origin, host_services)
+    finally:
+        place.leave()
+
+
+def _run_at(
+    place: Place, plan: SessionPlan, origin: Origin, host_services: HostServices | None
+) -> int:
     syscalls.set_child_subreaper(on=True)
     try:
         try:
@@ -98,11 +107,9 @@ def _run(
             log.debug("no session with a pid namespace: %s", error)
         else:
             syscalls.set_child_subreaper(on=False)
-            place.leave_to_others()
             return _conclude(_supervise(session, origin, host_services))
         older_children = descendants.list_children()
         session = found_session(plan, origin, Isolation.PROCESS_TREE, place)
-        place.leave_to_others()
         verdict = _supervise(session, origin, host_services)
         # Nothing is left to do, unless init was killed and could not do it.
         descendants.end_all(spared=older_children)
