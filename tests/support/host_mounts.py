@@ -24,7 +24,7 @@ from tests.support.commands import (
     plain_environment,
 )
 from tests.support.published import Tree, publish_tree, serve
-from tests.support.sessions import ROOT, Caller, wait_until, wrap
+from tests.support.sessions import ROOT, Caller, Place, wait_until, wrap
 
 CONFIG = "config.example.org"
 REPOSITORIES = ("one.example.org", "two.example.org", "three.example.org")
@@ -51,6 +51,7 @@ class Site(NamedTuple):
         self,
         *words: str,
         caller: Caller = Caller.ORDINARY,
+        place: Place = Place.PLAIN,
         inside: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
     ) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -59,11 +60,12 @@ class Site(NamedTuple):
         Args:
             words: The command's name, and arguments.
             caller: Who executes it.
+            place: Where.
             inside: A command line that executes what follows it, somewhere else.
             environment: Additions.
         """
         name, *rest = words
-        line = wrap((str(ROOT / name), *rest), caller)
+        line = wrap((str(ROOT / name), *rest), caller, place)
         added = {
             "CVMFSEXEC_DIST": str(self.dist),
             "TMPDIR": str(self.temporary),
@@ -79,13 +81,18 @@ class Site(NamedTuple):
         self,
         *words: str,
         caller: Caller = Caller.ORDINARY,
+        place: Place = Place.PLAIN,
         inside: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
         stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command of ours to its end; see ``command``."""
         line, variables = self.command(
-            *words, caller=caller, inside=inside, environment=environment
+            *words,
+            caller=caller,
+            place=place,
+            inside=inside,
+            environment=environment,
         )
         return subprocess.run(
             line,

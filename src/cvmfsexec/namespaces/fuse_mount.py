@@ -88,4 +88,10 @@ class TryFuse(NamedTuple):
 
     def perform(self) -> None:
         """Mount, and let go of the device."""
-        os.close(mount_fuse("/"))
+        try:
+            os.close(mount_fuse("/"))
+        except NamespaceError as error:
+            if error.syscall != "mount":
+                raise
+            purpose = "mount fuse in a user namespace"
+            raise syscalls.refusal("mount", error.errno, purpose) from error

@@ -172,7 +172,7 @@ class Fusermount:
         name = os.path.basename(self.path)
         if not lines:
             return f"{name} gives no reason"
-        return lines[-1].removeprefix(f"{name}: ")
+        return lines[-1].removeprefix(f"{self.path}: ").removeprefix(f"{name}: ")
 
     def _hint(self) -> str:
         """Return why the helper may have failed, if a look at it tells."""

@@ -135,6 +135,9 @@ class HostServices:
                 self._requests_in,
             )
         )
+        # What was announced and is not wanted any more would kill us unblocked.
+        while signal.sigtimedwait({Signals.SIGIO}, 0):
+            pass
 
     def _wiring(self) -> service.Wiring:
         return service.Wiring(

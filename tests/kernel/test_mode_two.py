@@ -1,0 +1,325 @@
+"""Sessions whose repositories the host mounts, by the real helper."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import started_exec
+from tests.support.host_mounts import CONFIG, REPOSITORIES, Site, configure, kill, site
+from tests.support.sessions import (
+    PATIENCE_S,
+    ROOT,
+    Place,
+    Started,
+    places,
+    wait_until,
+)
+
+pytestmark = pytest.mark.kernel
+
+ONE, TWO, THREE = REPOSITORIES
+KEEPER = "cvmfs-keeper"
+INIT = "cvmfsexec-init"
+FILE_SERVER = f"cvmfs:{ONE}"[:15]
+MODE = ("--mode", "2")
+WAIT = ("--", "sh", "-c", "echo up; exec sleep 60")
+
+OLD_KERNEL = (sys.executable, str(ROOT / "tests/support/old_kernel.py"))
+
+STRICT_DEVICE = (
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    "mount -t tmpfs -o mode=755 none /media && mknod -m 600 /media/fuse c 10 229 && "
+    'mount --bind /media/fuse /dev/fuse && exec "$@"',
+    "sh",
+)
+"""Only root may use /dev/fuse; the helper goes by the rights of its user, too."""
+
+WITHOUT_HELPER = (
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    "for path in /usr/bin/fusermount3 /usr/bin/fusermount; do "
+    '[ ! -e $path ] || mount --bind /dev/null $path; done; exec "$@"',
+    "sh",
+)
+
+CHROOT = (
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    'mount --rbind / /mnt && exec /usr/sbin/chroot /mnt "$@"',
+    "sh",
+)
+"""The kernel makes no user namespace for who is in a chroot."""
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("published")) as made:
+        yield made
+
+
+@pytest.fixture
+def here(shared_site: Site) -> Iterator[Site]:
+    yield shared_site
+    shared_site.clean()
+    for path in shared_site.dist.glob("etc/cvmfs/*.d/*"):
+        path.unlink()
+
+
+@pytest.fixture
+def elsewhere() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make such a place")
+
+
+needs_elsewhere = pytest.mark.usefixtures("elsewhere")
+
+
+def left_behind(here: Site) -> list[object]:
+    """Return what is left on the host: mounts, and files in ``$TMPDIR``."""
+    return [*here.mounts(), *here.temporary.rglob("*")]
+
+
+@contextmanager
+def session(here: Site, *words: str, place: Place = Place.PLAIN) -> Iterator[Started]:
+    """Start a session that has printed "up"."""
+    with started_exec(here.dist, *MODE, *words, place=place) as started:
+        assert started.process.stdout is not None
+        line = started.process.stdout.readline()
+        if not line:
+            pytest.fail(str(started.process.communicate()))
+        assert line == "up\n"
+        yield started
+
+
+@places
+def test_one_repository_is_seen_and_gone_afterwards(here: Site, place: Place) -> None:
+    script = f"cat /cvmfs/{ONE}/hello; id -u; echo oops >&2; exit 7"
+    done = here.run(
+        "cvmfsexec",
+        *MODE,
+        ONE,
+        "--",
+        "sh",
+        "-c",
+        script,
+        place=place,
+    )
+    uid = 1001 if os.geteuid() == 0 else os.getuid()
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{ONE}{uid}\n", "oops\n")
+    assert left_behind(here) == []
+    assert not here.has_process()
+
+
+def test_the_session_has_one_line_for_each_repository(here: Site) -> None:
+    configure(here.dist)
+    script = (
+        "grep -c ' /cvmfs' /proc/self/mounts; "
+        "grep -c '^cvmfs2 /cvmfs' /proc/$$/mounts; "
+        f"df -h | grep -c /cvmfs; readlink /cvmfs/{ONE}/which; ls /cvmfs"
+    )
+    done = here.run("cvmfsexec", *MODE, *REPOSITORIES, "--", "sh", "-c", script)
+    names = sorted((*REPOSITORIES, CONFIG))
+    assert done.stderr == ""
+    assert done.stdout.split() == ["4", "4", "4", CONFIG, *names]
+    assert left_behind(here) == []
+
+
+def test_the_payload_gets_its_input_and_its_directory(here: Site) -> None:
+    done = here.run(
+        "cvmfsexec", *MODE, ONE, "--", "sh", "-c", "pwd; cat", stdin="said\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "/\nsaid\n")
+
+
+def test_a_repository_that_cannot_be_mounted_ends_the_run(here: Site) -> None:
+    done = here.run("cvmfsexec", *MODE, ONE, "missing.example.org", "--", "echo", "no")
+    assert (done.returncode, done.stdout) == (16, "")
+    assert done.stderr.startswith("cvmfsexec: missing.example.org: ")
+    assert done.stderr.count("\n") == 1
+    assert left_behind(here) == []
+    assert not here.has_process()
+
+
+def test_a_lost_configuration_repository_is_done_without(here: Site) -> None:
+    configure(here.dist)
+    (here.dist / "etc/cvmfs/config.d").mkdir(exist_ok=True)
+    lost = here.dist / f"etc/cvmfs/config.d/{CONFIG}.conf"
+    lost.write_text("CVMFS_SERVER_URL=http://127.0.0.1:1/@fqrn@\nCVMFS_CACHE_BASE=/x\n")
+    done = here.run("cvmfsexec", *MODE, ONE, "--", "cat", f"/cvmfs/{ONE}/hello")
+    assert (done.returncode, done.stdout) == (0, ONE)
+    assert "going on without the configuration repository" in done.stderr
+    assert left_behind(here) == []
+
+
+@places
+@pytest.mark.parametrize(
+    ("name", "number", "statuses"),
+    [
+        ("supervisor", signal.SIGKILL, {-9}),
+        ("supervisor", signal.SIGTERM, {143}),
+        ("supervisor", signal.SIGINT, {130}),
+        (INIT, signal.SIGKILL, {6}),
+        (INIT, signal.SIGTERM, {143}),
+        (FILE_SERVER, signal.SIGKILL, {6}),
+        (FILE_SERVER, signal.SIGTERM, {143}),
+        ("sleep", signal.SIGKILL, {137}),
+        ("sleep", signal.SIGTERM, {143}),
+    ],
+)
+def test_nothing_is_left_when_one_is_killed(
+    here: Site, name: str, number: signal.Signals, statuses: set[int], place: Place
+) -> None:
+    configure(here.dist)
+    with session(here, ONE, TWO, *WAIT, place=place) as started:
+        os.kill(started.pid_of(name), number)
+        assert started.finish() in statuses
+        wait_until(started.is_gone, "no process is left")
+        wait_until(lambda: not left_behind(here), "nothing is left")
+
+
+def test_a_lost_file_server_is_told(here: Site) -> None:
+    with session(here, ONE, *WAIT) as started:
+        os.kill(started.pid_of(FILE_SERVER), signal.SIGKILL)
+        said = started.process.communicate()[1]
+    assert said == (
+        f"cvmfsexec: the file server of {ONE} was killed by SIGKILL; "
+        "the session has ended\n"
+    )
+
+
+def test_a_payload_that_will_not_end_is_killed_when_a_server_is_lost(
+    here: Site,
+) -> None:
+    script = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    with session(here, ONE, "--", "sh", "-c", script) as started:
+        os.kill(started.pid_of(FILE_SERVER), signal.SIGKILL)
+        assert started.finish() == 6
+    assert left_behind(here) == []
+
+
+def test_what_a_killed_job_leaves_the_next_start_clears_away(here: Site) -> None:
+    with session(here, ONE, TWO, *WAIT) as started:
+        pids = started.pids()
+        for pid in pids:  # as a batch system does: all at once
+            os.kill(pid, signal.SIGSTOP)
+        kill(*pids)
+        wait_until(started.is_gone, "no process is left")
+        assert len(here.mounts()) == 2
+    done = here.run(
+        "cvmfsexec", *MODE, ONE, "--", "true", environment={"TMPDIR": tmpdir(here)}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left_behind(here) == []
+
+
+def tmpdir(here: Site) -> str:
+    return str(here.temporary)
+
+
+def test_a_session_that_lives_is_not_taken_for_one_that_was_killed(here: Site) -> None:
+    script = f"echo up; read -r _; cat /cvmfs/{ONE}/hello"
+    words = (*MODE, ONE, "--", "sh", "-c", script)
+    line, environment = here.command("cvmfsexec", *words)
+    with subprocess.Popen(
+        line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "up\n"
+        for _ in range(3):
+            assert here.run("cvmfsexec", *MODE, ONE, "--", "true").returncode == 0
+        assert len(here.mounts()) == 1
+        assert first.communicate("\n")[0] == ONE
+    assert left_behind(here) == []
+
+
+def test_an_interruption_before_the_start_leaves_nothing(here: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        silent.settimeout(PATIENCE_S)
+        (here.dist / "etc/cvmfs/config.d").mkdir(exist_ok=True)
+        (here.dist / "etc/cvmfs/config.d/mute.example.org.conf").write_text(
+            f"CVMFS_SERVER_URL=http://127.0.0.1:{port}/@fqrn@\nCVMFS_TIMEOUT_DIRECT=60\n"
+        )
+        words = (*MODE, ONE, "mute.example.org", "--", "true")
+        with started_exec(here.dist, *words) as started, silent.accept()[0]:
+            started.process.terminate()
+            assert started.finish() == 143
+    assert left_behind(here) == []
+
+
+# -- the choice of the mode ----------------------------------------------------------
+
+
+@needs_elsewhere
+def test_where_namespaces_may_not_mount_the_host_does(here: Site) -> None:
+    script = f"cat /cvmfs/{ONE}/hello -; exit 3"
+    words = ("cvmfsexec", "--verbose", ONE, "--", "sh", "-c", script)
+    done = here.run(*words, inside=OLD_KERNEL, stdin=" and input")
+    assert (done.returncode, done.stdout) == (3, f"{ONE} and input"), done.stderr
+    reason = "cannot mount fuse in a user namespace: Operation not permitted"
+    assert f"mode 3 is not possible ({reason}); going on in mode 2\n" in done.stderr
+    quiet = here.run("cvmfsexec", ONE, "--", "true", inside=OLD_KERNEL)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_who_insists_on_a_mode_gets_no_other(here: Site) -> None:
+    words = ("cvmfsexec", "--mode", "3", ONE, "--", "true")
+    done = here.run(*words, inside=OLD_KERNEL)
+    assert done.returncode == 4
+    assert "cannot mount fuse in a user namespace: Operation" in done.stderr
+    words = ("cvmfsexec", *MODE, ONE, "--", "true")
+    done = here.run(*words, inside=WITHOUT_HELPER)
+    assert done.returncode == 4
+    assert "there is neither fusermount3 nor fusermount; " in done.stderr
+
+
+@needs_elsewhere
+def test_where_neither_works_both_are_explained(here: Site) -> None:
+    inside = (*STRICT_DEVICE, *WITHOUT_HELPER)
+    done = here.run("cvmfsexec", ONE, "--", "true", inside=inside)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "cannot open /dev/fuse: Permission denied (mode 3); " in done.stderr
+    assert "there is neither fusermount3 nor fusermount (mode 2); " in done.stderr
+    assert done.stderr.count("\n") == 1
+    done = here.run("cvmfsexec", ONE, "--", "true", inside=STRICT_DEVICE)
+    assert done.returncode == 4
+    assert "failed to open /dev/fuse: Permission denied (mode 2); " in done.stderr
+    assert "chmod 666 /dev/fuse" in done.stderr
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_where_only_the_helper_works_mountrepo_is_named_and_works(here: Site) -> None:
+    done = here.run("cvmfsexec", ONE, "--", "true", inside=CHROOT)
+    assert done.returncode == 4
+    assert "mountrepo (mode 1) needs no namespaces" in done.stderr
+    script = '"$1/mountrepo" "$2" && cat "$3/hello" && "$1/umountrepo" -a'
+    root = str(Path(__file__).resolve().parents[2])
+    line, environment = here.command("cvmfsexec", inside=CHROOT)
+    words = ("sh", "-c", script, "sh", root, ONE, str(here.mountpoint(ONE)))
+    done = subprocess.run(
+        (*line[: line.index(f"{root}/cvmfsexec")], *words),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{ONE}Unmounting {ONE}\n"
