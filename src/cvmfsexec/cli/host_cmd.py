@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Ask each server by the configured proxies, and tell what came of it."""
     routes = try_routes(arguments.fqrn, arguments.dist)
-    servers = _servers(routes)
+    servers = routes.servers
     with waiting("asking every server"):
         several = [routes.settings._replace(servers=(one,)) for one in servers]
         round_trips = measure_all(several)
@@ -42,17 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     return exit_codes.exit_status_of(routes.error)
 
 
-def _servers(routes: Routes) -> tuple[str, ...]:
-    """Return the servers in the order in which they are asked."""
-    return routes.settings.servers
-
-
 def _as_json(
     routes: Routes, servers: tuple[str, ...], round_trips: list[RoundTrip]
 ) -> dict[str, object]:
     return {
         "repository": routes.configuration.fqrn,
-        "is_geographically_ordered": False,
+        "is_geographically_ordered": routes.is_geographic,
         "servers": [
             {"url": without_credentials(server), **round_trip._asdict()}
             for server, round_trip in zip(servers, round_trips, strict=True)
@@ -72,7 +67,8 @@ def _print(
             if trip.milliseconds is None
             else f"{trip.milliseconds:.1f} ms"
         )
-        print(f"  [{index}] {without_credentials(server)} ({fact})")
+        order = "geographically ordered, " if routes.is_geographic else ""
+        print(f"  [{index}] {without_credentials(server)} ({order}{fact})")
     if routes.error is None:
         print(f"Active host: {routes.http.active_host}")
     else:

@@ -12,7 +12,7 @@ from cvmfsexec.client.connections import network_settings
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.settings import ClientSettings
 from cvmfsexec.errors import CvmfsError
-from cvmfsexec.format.proxy_groups import ProxyGroup
+from cvmfsexec.format.proxy_groups import ProxyGroup, without_credentials
 from cvmfsexec.log import harmless
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.resolution import ProxyAddresses
@@ -34,6 +34,7 @@ class Routes(NamedTuple):
         groups: All proxy groups, with addresses for names.
         addresses: Knows the names.
         http: The client that tried; its active route works, unless there is an error.
+        is_geographic: Whether the servers themselves said in which order they are near.
         error: Why no route works; None if one does.
         mounted: The live state of a mount, if there is one.
     """
@@ -43,8 +44,18 @@ class Routes(NamedTuple):
     groups: tuple[ProxyGroup, ...]
     addresses: ProxyAddresses
     http: HttpClient
+    is_geographic: bool
     error: CvmfsError | None
     mounted: Mounted | None
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Base URLs in the order in which they are asked, with user and password."""
+        servers = self.settings.servers
+        if not self.is_geographic:
+            return servers[: self.settings.servers_max or None]
+        by_shown_url = {without_credentials(server): server for server in servers}
+        return tuple(by_shown_url[host] for host in self.http.hosts())
 
     @property
     def failures(self) -> tuple[RouteFailure, ...]:
@@ -65,9 +76,11 @@ def try_routes(fqrn: str, dist: str | None) -> Routes:
     addresses = ProxyAddresses(settings.all_proxy_groups, settings.resolution)
     http = HttpClient(without_patience(settings), addresses=addresses)
     error: CvmfsError | None = None
+    is_geographic = False
     with waiting(f"asking for {configuration.fqrn}"):
         try:
             http.fetch(DOCUMENT, limit_bytes=DOCUMENT_BYTES_MAX)
+            is_geographic = _order(http, settings, cache.workspace, configuration.fqrn)
         except CvmfsError as failure:
             error = failure
         groups = addresses.groups(time.monotonic())
@@ -77,9 +90,21 @@ def try_routes(fqrn: str, dist: str | None) -> Routes:
         groups,
         addresses,
         http,
+        is_geographic,
         error,
         mounted(configuration.fqrn),
     )
+
+
+def _order(
+    http: HttpClient, settings: NetworkSettings, workspace: str, fqrn: str
+) -> bool:
+    """Ask which servers are near, if they are to be asked."""
+    if not settings.uses_geo_api:
+        return False
+    from cvmfsexec.network.geo import GeoOrdering
+
+    return GeoOrdering(http, settings, workspace, f"geo.{fqrn}").ask()
 
 
 def failure_rows(failures: tuple[RouteFailure, ...]) -> list[dict[str, object]]:

@@ -18,6 +18,7 @@ from cvmfsexec import log
 from cvmfsexec.errors import ConfigurationError, FormatError, NoRouteError
 from cvmfsexec.format.proxy_groups import (
     ProxyGroup,
+    format_proxy_list,
     parse_proxy_list,
     without_credentials,
     without_direct,
@@ -74,6 +75,9 @@ def discover(
         from cvmfsexec.network import discovery_memory
 
         discovery_memory.remember_list(places.list_path, proxies[0] + proxies[1])
+    if found.groups:
+        shown = without_credentials(format_proxy_list(found.groups))
+        log.detail("auto is %s, by %s", shown, found.origin)
     if not any(proxies):
         raise NoRouteError(
             f"no proxy was found: {'; '.join(found.failures)}", hint=NO_PROXY_HINT

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cvmfsexec import log
 from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.format.pac_answer import parse_pac_answer
-from cvmfsexec.format.proxy_groups import DIRECT, format_proxy_list
+from cvmfsexec.format.proxy_groups import DIRECT
 from cvmfsexec.network.local_address import OUTSIDE, address_towards
 from cvmfsexec.network.pac_evaluation import PacFault, evaluate, host_of
 from cvmfsexec.network.resolution import ResolutionPolicy, system_lookup
@@ -60,7 +60,6 @@ def ask_file(
         except FormatError as error:
             raise PacFault(str(error)) from error
         if groups:
-            log.detail("%s names %s for %s", url, format_proxy_list(groups), address)
             return groups
     raise PacFault(f"it names no HTTP proxy: {_short(answers[0])}")
 

@@ -158,6 +158,22 @@ def test_servers_are_told_with_their_distance(site: Site) -> None:
     assert said["mounted"] is None
 
 
+def test_servers_say_which_of_them_is_near(site: Site) -> None:
+    here, there = site.server.url, site.server.url.replace("127.0.0.1", "localhost")
+    geo = f"/{FQRN}/api/v1.0/geo/"
+    site.server.misbehave(Status(200, body=b"2,1\n"), path=geo)
+    settings = {
+        "CVMFS_SERVER_URL": f"{here}/@fqrn@;{there}/@fqrn@",
+        "CVMFS_USE_GEOAPI": "yes",
+    }
+    told = site.say("host", FQRN, **settings)
+    assert told.status == 0
+    assert told.lines[0].startswith(f"  [0] {there}/{FQRN} (geographically ordered, ")
+    assert site.json("host", FQRN, **settings)["is_geographically_ordered"]
+    site.server.behave()
+    assert not site.json("host", FQRN, **settings)["is_geographically_ordered"]
+
+
 def test_no_server_answers(site: Site) -> None:
     site.server.misbehave(Status(500))
     told = site.say("host", FQRN)
