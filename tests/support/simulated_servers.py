@@ -4,18 +4,35 @@ The real ``HttpClient`` asks them through ``MemoryTransport``.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from threading import Barrier
+from typing import Any
 
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm, ObjectKind
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.failover import FailoverPolicy
 from cvmfsexec.network.settings import NetworkSettings
-from cvmfsexec.network.transport import FaultKind, Request
+from cvmfsexec.network.transport import Answer, FaultKind, Request
 from tests.support.memory_transport import MemoryTransport, Script
 from tests.support.signed_documents import Documents
 
 MANIFEST = ".cvmfspublished"
 WHITELIST = ".cvmfswhitelist"
+PATIENCE_S = 60
+
+
+class _MeetingTransport(MemoryTransport):
+    """Lets requests wait for each other."""
+
+    def __init__(self, together: dict[str, Barrier], **rest: Any) -> None:  # noqa: ANN401
+        super().__init__(**rest)
+        self._together = together
+
+    def get(self, request: Request, sink: Callable[[bytes], object]) -> Answer:
+        for path, barrier in self._together.items():
+            if path in request.url:
+                barrier.wait(PATIENCE_S)
+        return super().get(request, sink)
 
 
 class SimulatedServers:
@@ -25,13 +42,15 @@ class SimulatedServers:
         hosts: Base URLs, in the order in which clients prefer them.
         behind_caches: What is answered by path to requests that do not ask for fresh
             data, in place of what the server has.
+        together: Requests that are answered when all have come, by a part of the path.
     """
 
     def __init__(self, count: int = 1) -> None:
         self.hosts = tuple(f"http://server{n}.example.org" for n in range(count))
         self.behind_caches: dict[str, bytes] = {}
+        self.together: dict[str, Barrier] = {}
         self._down: set[str] = set()
-        self._transport = MemoryTransport(decide=self._decide)
+        self._transport = _MeetingTransport(self.together, decide=self._decide)
 
     def client(self) -> HttpClient:
         """Return a client that loses no time."""

@@ -8,6 +8,10 @@ is also the high-water mark against replayed old manifests.
 
 A server that answers with something that cannot be believed is skipped once.
 
+Where nothing is known yet, a start takes three round trips: to connect; for manifest
+and whitelist; for certificate and root catalog. The order of trust is another matter:
+what came early is looked at in that order, and used only after what it rests upon.
+
 Source: docs/reference/client-behaviour.md, "Mount sequence and root selection",
 "Pinning"; docs/reference/repository-format.md, "Verification chain".
 """
@@ -15,6 +19,7 @@ Source: docs/reference/client-behaviour.md, "Mount sequence and root selection",
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from cvmfsexec import log
@@ -37,6 +42,12 @@ from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.envelope import SignedLetter, parse_letter
 from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
 from cvmfsexec.format.whitelist import WHITELIST_BYTES_MAX
+from cvmfsexec.repository.early import (
+    EARLY_BYTES_MAX,
+    Download,
+    EarlyObject,
+    Prefetch,
+)
 from cvmfsexec.repository.objects import (
     CERTIFICATE_BYTES_MAX,
     catalog_request,
@@ -77,6 +88,9 @@ class ObjectSource(Protocol):
 
     def discard(self, content_hash: ContentHash) -> None:
         """Forget a cached object that its reader finds damaged."""
+
+    def prefetch(self, request: ObjectRequest) -> Prefetch | None:
+        """Begin to fetch an object by other means; ``None`` if there is no need."""
 
 
 class Revision(NamedTuple):
@@ -131,6 +145,7 @@ class RevisionSelector:
         self._remembers = remembers
         self._clock = clock
         self._prefers_alternative = False
+        self._early_root: EarlyObject | None = None
 
     def select(self, pin: RevisionSettings) -> Revision:
         """Return the revision to mount.
@@ -189,6 +204,8 @@ class RevisionSelector:
             raise
         except CvmfsError as error:
             return self._offline(seen, error)
+        finally:
+            self._drop_early_root()
 
     def _kept_or_adopted(
         self, seen: chain.Watermark | None, manifest: Manifest
@@ -216,12 +233,50 @@ class RevisionSelector:
 
     def _open_root(self, revision: Revision) -> None:
         """Fetch a root catalog, and see that it is one."""
-        request = catalog_request(
+        if self._early_root is not None:
+            self._early_root.keep()
+            self._early_root = None
+        request = self._root_request(
             revision.root_catalog,
             revision.root_catalog_size,
-            is_alternative=revision.has_alternative_path or self._prefers_alternative,
+            is_alternative=revision.has_alternative_path,
         )
         open_whole(self._objects, request, named_catalog(request)).close()
+
+    def _root_request(
+        self, root_catalog: ContentHash, size_bytes: int, *, is_alternative: bool
+    ) -> ObjectRequest:
+        return catalog_request(
+            root_catalog,
+            size_bytes,
+            is_alternative=is_alternative or self._prefers_alternative,
+        )
+
+    def _download_root_early(self, manifest: Manifest) -> None:
+        """Begin to download the root catalog of a manifest that is not believed yet."""
+        if not 0 < manifest.root_catalog_size <= EARLY_BYTES_MAX:
+            return
+        request = self._root_request(
+            manifest.root_catalog,
+            manifest.root_catalog_size,
+            is_alternative=manifest.has_alternative_path,
+        )
+        try:
+            prefetch = self._objects.prefetch(request)
+        except CvmfsError:
+            return  # told when it is wanted
+        if prefetch is not None:
+            fetch = partial(
+                self._documents.fetch,
+                request.path,
+                limit_bytes=request.stored_max_bytes,
+            )
+            self._early_root = EarlyObject(request, prefetch, fetch)
+
+    def _drop_early_root(self) -> None:
+        if self._early_root is not None:
+            self._early_root.drop()
+            self._early_root = None
 
     @contextmanager
     def _history(self) -> Iterator[History | None]:
@@ -280,14 +335,19 @@ class RevisionSelector:
 
     def _newer_manifest(self, seen: chain.Watermark | None) -> Manifest:
         """Return a manifest that is verified, unless it tells nothing new."""
+        whitelist = self._whitelist() if seen is None else None
         manifest, signed = self._fetch_manifest(seen)
         if not chain.is_unchanged(manifest, seen):
-            self._verify(manifest, signed)
+            self._drop_early_root()
+            if chain.is_newer(manifest, seen):
+                self._download_root_early(manifest)
+            self._verify(manifest, signed, whitelist or self._whitelist())
         return manifest
 
     def _manifest_of_host(self, seen: chain.Watermark | None) -> Manifest:
+        whitelist = self._whitelist()
         manifest, signed = self._fetch_manifest(seen)
-        self._verify(manifest, signed)
+        self._verify(manifest, signed, whitelist)
         return manifest
 
     def _fetch_manifest(
@@ -301,7 +361,9 @@ class RevisionSelector:
             error.hint = error.hint or f"see what {url} is"
             raise
 
-    def _verify(self, manifest: Manifest, signed: SignedLetter) -> None:
+    def _verify(
+        self, manifest: Manifest, signed: SignedLetter, whitelist: Download
+    ) -> None:
         certificate = self._certificate(manifest)
         try:
             chain.check_signed(signed, certificate, self._trust)
@@ -309,10 +371,10 @@ class RevisionSelector:
             certificate = self._certificate(manifest, is_torn=True)
             chain.check_signed(signed, certificate, self._trust)
         try:
-            self._check_whitelist(certificate, no_cache=False)
+            self._check_whitelist(whitelist.wait(), certificate)
         except (FormatError, TrustError):
             # A proxy may still hold the whitelist from before a change of keys.
-            self._check_whitelist(certificate, no_cache=True)
+            self._check_whitelist(self._fetch_whitelist(no_cache=True), certificate)
 
     def _certificate(self, manifest: Manifest, *, is_torn: bool = False) -> bytes:
         if manifest.certificate is None:
@@ -326,10 +388,16 @@ class RevisionSelector:
         )
         return self._objects.read(request, CERTIFICATE_BYTES_MAX)
 
-    def _check_whitelist(self, certificate: bytes, *, no_cache: bool) -> None:
-        blob = self._documents.fetch(
+    def _whitelist(self) -> Download:
+        """Begin to download the whitelist: small, and wanted with any new manifest."""
+        return Download(partial(self._fetch_whitelist, no_cache=False))
+
+    def _fetch_whitelist(self, *, no_cache: bool) -> bytes:
+        return self._documents.fetch(
             WHITELIST_PATH, limit_bytes=WHITELIST_BYTES_MAX, no_cache=no_cache
         )
+
+    def _check_whitelist(self, blob: bytes, certificate: bytes) -> None:
         chain.check_whitelist(blob, self._trust, certificate, self._clock())
 
     def _is_kept(self, seen: chain.Watermark, manifest: Manifest) -> bool:

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -25,6 +26,7 @@ from cvmfsexec.errors import (
     SignatureMismatchError,
     TagNotFoundError,
     TransferError,
+    TrustError,
     WhitelistExpiredError,
 )
 from cvmfsexec.fetch import Fetcher
@@ -214,6 +216,72 @@ def test_revision_0_replaces_revision_0(world: World) -> None:
     world.remember(known)
     manifest = world.publish(0, OTHER_ROOT).manifest
     assert world.select().root_catalog == manifest.root_catalog
+
+
+# Downloads that begin early
+
+
+def paths_of(documents: Documents) -> tuple[str, str]:
+    """Return where the certificate and the root catalog of a manifest are."""
+    manifest = documents.manifest
+    assert manifest.certificate is not None
+    return (
+        manifest.certificate.object_path(ObjectKind.CERTIFICATE),
+        manifest.root_catalog.object_path(ObjectKind.CATALOG),
+    )
+
+
+def test_a_first_start_takes_two_round_trips(world: World) -> None:
+    documents = world.publish()
+    for paths in ((MANIFEST, WHITELIST), paths_of(documents)):
+        barrier = Barrier(len(paths))
+        world.servers.together.update(dict.fromkeys(paths, barrier))
+    assert world.select().root_catalog == documents.manifest.root_catalog
+    assert len(world.servers.asked()) == 4
+
+
+def test_a_new_revision_takes_two_round_trips(world: World) -> None:
+    world.remember(world.documents(6, OTHER_ROOT))
+    documents = world.publish(7)
+    paths = (WHITELIST, *paths_of(documents))
+    world.servers.together.update(dict.fromkeys(paths, Barrier(len(paths))))
+    assert world.select().root_catalog == documents.manifest.root_catalog
+    assert len(world.servers.asked()) == 4
+
+
+def offer_expired(world: World, documents: Documents) -> None:
+    late = documents.whitelist._replace(expires_at=format_time(NOW_S))
+    world.servers.publish(documents._replace(whitelist=late))
+
+
+def offer_signed_by_another(world: World, documents: Documents) -> None:
+    world.servers.publish(documents)
+    world.servers.put(MANIFEST, documents.manifest_blob(signer="somebody"))
+
+
+@pytest.mark.parametrize("offer", [offer_expired, offer_signed_by_another])
+def test_what_came_early_is_not_kept_unless_it_is_believed(
+    world: World, offer: Callable[[World, Documents], None]
+) -> None:
+    documents = world.documents()
+    offer(world, documents)
+    with pytest.raises(TrustError):
+        world.select()
+    assert not world.store.has(documents.manifest.root_catalog)
+    assert world.remembered is None
+    # Whoever asks for it now is not left waiting.
+    world.servers.publish(documents)
+    assert world.select().root_catalog == documents.manifest.root_catalog
+
+
+def test_a_root_catalog_that_came_early_and_wrong_is_fetched_again(
+    world: World,
+) -> None:
+    documents = world.publish()
+    path = paths_of(documents)[1]
+    world.servers.behind_caches[path] = b"something else"
+    assert world.select().root_catalog == documents.manifest.root_catalog
+    assert len(world.servers.asked(path)) == 3
 
 
 # Rollback
