@@ -26,9 +26,16 @@ QUICK = {
     "CVMFS_BACKOFF_INIT": 1,
     "CVMFS_BACKOFF_MAX": 1,
     "CVMFS_LOW_SPEED_LIMIT": 20_000,
-    "CVMFS_PROXY_RESET_AFTER": 1,
-    "CVMFS_HOST_RESET_AFTER": 1,
+    "CVMFS_PROXY_RESET_AFTER": 4,
+    "CVMFS_HOST_RESET_AFTER": 4,
 }
+PATIENT = {
+    "CVMFS_TIMEOUT": 30,
+    "CVMFS_TIMEOUT_DIRECT": 30,
+    "CVMFS_LOW_SPEED_LIMIT": 1,
+}
+"""For tests that count requests: a busy machine must not look like a stalled one."""
+
 OK, EIO = {"ok"}, {"EIO"}
 SLOW_BYTES_PER_S = 500
 
@@ -54,11 +61,11 @@ class Site:
 
     def heal(self) -> None:
         """Bring everybody back; squids forget what they cached."""
+        for squid in self.squids:
+            squid.begin_anew()
         for replica in self.replicas:
             replica.heal()
             replica.forget_requests()
-        for squid in self.squids:
-            squid.begin_anew()
 
     def proxies(self, arrangement: str) -> str:
         """Return a proxy list: ``"{0}|{1}"`` with both squids put in."""
@@ -69,7 +76,7 @@ class Site:
         return [path for replica in self.replicas for path in replica.objects()]
 
     @contextlib.contextmanager
-    def client(self, proxies: str, *servers: str, **settings: object) -> Iterator[Path]:
+    def client(self, proxies: str, *servers: str, **settings: int) -> Iterator[Path]:
         """Make a client with an empty cache: a node of its own."""
         urls = servers or tuple(replica.url for replica in self.replicas)
         values = {
@@ -85,7 +92,7 @@ class Site:
 
     @contextlib.contextmanager
     def reader(
-        self, proxies: str, *servers: str, **settings: object
+        self, proxies: str, *servers: str, **settings: int
     ) -> Iterator[TreeReader]:
         """Start a session on a node of its own."""
         with (
@@ -150,7 +157,7 @@ def test_no_read_fails_whoever_fails(site: Site, proxies: str, fault: Fault) -> 
 def test_no_read_fails_while_one_route_of_four_works(
     site: Site, dead_squid: int, dead_replica: int
 ) -> None:
-    with site.reader("{0}|{1}", CVMFS_MAX_RETRIES=1) as reader:
+    with site.reader("{0}|{1}", CVMFS_MAX_RETRIES=1, CVMFS_TIMEOUT=2) as reader:
         reader.begin(60)
         reader.wait_for_reads(5)
         site.squids[dead_squid].kill()
@@ -208,7 +215,7 @@ def test_a_transfer_that_breaks_off_is_taken_up_elsewhere(
 
 def test_a_second_node_asks_no_origin_for_objects(site: Site) -> None:
     def run_cold() -> None:
-        with site.reader("{0};{1}") as reader:
+        with site.reader("{0};{1}", **PATIENT) as reader:
             reader.begin_all()
             assert reader.finish() == OK
 
@@ -230,13 +237,13 @@ def test_wrong_bytes_in_a_squid_are_asked_for_past_it(site: Site) -> None:
     paths = sorted(replica.object_paths())
     for path in paths:
         ask(f"{replica.url}{path}", squid)
-    assert site.origin_objects() == paths
+    assert set(site.origin_objects()) == set(paths)
     replica.heal()
     replica.forget_requests()
-    with site.reader("{0}", replica.url) as reader:
+    with site.reader("{0}", replica.url, **PATIENT) as reader:
         assert reader.read(150) == OK
     assert 150 < len(site.origin_objects()) < len(paths)
-    with site.reader("{0}", replica.url) as reader:
+    with site.reader("{0}", replica.url, **PATIENT) as reader:
         assert reader.read(150) == OK
     assert len(site.origin_objects()) == len(set(site.origin_objects())), (
         "the squid has the right bytes now"
@@ -256,7 +263,7 @@ def test_reads_fail_when_no_route_is_left_and_recover(site: Site) -> None:
         assert reader.read(20) == OK
         for replica in site.replicas:
             replica.stall()
-        assert reader.read(2) == EIO
+        assert reader.read(1) == EIO
         site.replicas[1].resume()
         assert reader.read(20) == OK
     assert not any(
@@ -265,7 +272,7 @@ def test_reads_fail_when_no_route_is_left_and_recover(site: Site) -> None:
 
 
 def test_nobody_goes_direct_unless_it_is_listed(site: Site) -> None:
-    with site.reader("{0}|{1};DIRECT") as reader:
+    with site.reader("{0}|{1};DIRECT", **PATIENT) as reader:
         assert reader.read(10) == OK
         assert not any(one.is_direct for one in site.replicas[0].requests())
         for squid in site.squids:
@@ -280,7 +287,7 @@ def test_nobody_goes_direct_unless_it_is_listed(site: Site) -> None:
 def test_user_and_password_open_a_squid(site: Site) -> None:
     with Squid("job:secret") as squid:
         known = squid.url.replace("//", "//job:secret@")
-        with site.reader(known) as reader:
+        with site.reader(known, **PATIENT) as reader:
             assert reader.read(20) == OK
         assert not any(one.is_direct for one in site.replicas[0].requests())
         squid.restart()
