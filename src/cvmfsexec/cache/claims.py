@@ -89,15 +89,15 @@ class Claims:
             is_there: Whether that one has stored the object.
 
         Yields:
-            Whether the claim is ours. If not, somebody else has stored the object, or
-            still has the claim, or there are no claims here.
+            Whether nobody else is fetching the object, as far as can be known. If not,
+            another process still has the claim, or has stored the object.
         """
         offset = int.from_bytes(content_hash.digest[:8]) >> 2  # within a signed long
-        is_ours = self._take(offset, patience_s, is_there)
+        is_locked = self._take(offset, patience_s, is_there)
         try:
-            yield is_ours
+            yield is_locked or not self._are_possible
         finally:
-            if is_ours:
+            if is_locked:
                 self._release(offset)
 
     def close(self) -> None:

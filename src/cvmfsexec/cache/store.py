@@ -96,8 +96,9 @@ class ObjectStore(Protocol):
             patience_s: Wait no longer than this; 0 for not at all.
 
         Returns:
-            What to enter; it tells whether the claim is ours. Fetching without it is
-            no error.
+            What to enter; it tells whether nobody else is fetching the object, as far
+            as can be known, and the store would keep it. Fetching it regardless is no
+            error.
         """
 
     def transaction(self) -> Transaction:
