@@ -11,7 +11,7 @@ import pytest
 from tests.support.commands import client_dist, run_cvmfs, run_exec, started_exec
 from tests.support.http_server import ForwardProxy, HttpServer
 from tests.support.published import FQRN, publish_tree, serve
-from tests.support.sessions import Caller, Place, callers, places, wait_until
+from tests.support.sessions import ROOT, Caller, Place, callers, places, wait_until
 
 CONFIG = "config.example.org"
 OTHER = "other.example.org"
@@ -136,6 +136,18 @@ def test_file_that_is_no_good_does_not_keep_a_session_from_going_direct(
     done = run_exec(site.dist, FQRN, "--", *SHOW)
     assert (done.stdout, done.stderr, done.returncode) == ("content\n", "", 0)
     assert site.proxy.count() == 0
+
+
+def test_tool_tells_of_the_mount(site: Site) -> None:
+    dead = "http://127.0.0.1:1"
+    site.configure(f"CVMFS_HTTP_PROXY='{dead};{site.proxy.url}'")
+    tool = (str(ROOT / "cvmfs"), "proxy", FQRN, "--dist", str(site.dist))
+    done = run_exec(site.dist, FQRN, "--", *tool)
+    assert (done.stderr, done.returncode) == ("", 0)
+    lines = done.stdout.splitlines()
+    assert f"Active in /cvmfs/{FQRN}: {site.proxy.url}" in lines
+    mount = lines[lines.index("Failed in the mount:") + 1]
+    assert f" by {dead}: cannot connect" in mount
 
 
 def test_proxy_of_another_day_is_used_when_the_file_is_gone(site: Site) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TIME_LIMIT_S = 10.0
 """Of the wall clock, as a file may ask slow name servers; CPU has its own limit."""
 
+_EXIT_TIME_LIMIT_S = 2.0  # once the output has ended
 OUTPUT_BYTES_MAX = 1 << 20
 QUESTIONS_MAX = 16
 _CHATTER_BYTES_SHOWN = 2000
@@ -160,6 +161,7 @@ def _follow(process: "Popen[bytes]") -> tuple[bytes, str]:
     """Read what a process writes until it ends or has to be ended."""
     import select
     import time
+    from subprocess import TimeoutExpired
 
     with cast("BinaryIO", process.stdout) as stream:
         output, end = b"", ""
@@ -176,9 +178,13 @@ def _follow(process: "Popen[bytes]") -> tuple[bytes, str]:
                 output += data
             else:
                 break
-        if end:
-            process.kill()
-    status = process.wait()
+    if end:
+        process.kill()
+    try:
+        status = process.wait(_EXIT_TIME_LIMIT_S)
+    except TimeoutExpired:
+        process.kill()
+        status = process.wait()
     if not end and status:
         end = _describe(status)
     return output, end

@@ -133,7 +133,9 @@ class ProxyAddresses:
                 found = tuple(self._known.get(name, ()))
                 log.info("proxy %s: the name has no address now", name)
             self._known[name] = found
-        groups = tuple(self._expand(group) for group in self._named_groups)
+        names: dict[str, str] = {}
+        groups = tuple(self._expand(group, names) for group in self._named_groups)
+        self._name_by_member = names
         if groups != self._groups:
             log.detail("addresses of proxies: %s", _text(self._known))
             self._groups = groups
@@ -142,11 +144,11 @@ class ProxyAddresses:
             return policy.min_ttl_s
         return max(policy.min_ttl_s, min(VALID_S, policy.max_ttl_s))
 
-    def _expand(self, group: ProxyGroup) -> ProxyGroup:
+    def _expand(self, group: ProxyGroup, names: dict[str, str]) -> ProxyGroup:
         members: dict[str, None] = {}
         for named in group.members:
             for member in self._members_of(named):
-                self._name_by_member.setdefault(member, named)
+                names.setdefault(member, named)
                 members[member] = None
         return ProxyGroup(tuple(members))
 

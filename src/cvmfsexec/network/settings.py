@@ -152,9 +152,7 @@ class NetworkSettings(NamedTuple):
                 f"no server is configured for {parameters.fqrn}", hint=_NO_SERVER_HINT
             )
         proxies = _proxies(parameters, _REPOSITORY.proxies)
-        if not proxies and all(_is_local(server) for server in servers):
-            proxies = _DIRECT_ONLY  # never asked
-        if not proxies:
+        if not proxies and not all(_is_local(server) for server in servers):
             raise NoRouteError("CVMFS_HTTP_PROXY is not set", hint=NO_PROXY_HINT)
         return _read(parameters, environment, _REPOSITORY, servers, proxies)
 
@@ -195,6 +193,9 @@ def _read(
     proxies: tuple[ProxyGroup, ...],
 ) -> NetworkSettings:
     fallback = _proxies(parameters, names.fallback)
+    if all(_is_local(server) for server in servers):
+        # Nobody is asked, so nothing need be looked for or resolved.
+        proxies, fallback = _DIRECT_ONLY, ()
     allows_direct = not fallback
     if not allows_direct:
         # Whoever names fallback proxies does not want the servers to be flooded.

@@ -161,6 +161,15 @@ def test_output_that_nobody_waits_for_is_cut(monkeypatch: pytest.MonkeyPatch) ->
         evaluate(b"", [URL], ADDRESS, environment={})
 
 
+def test_who_closes_its_output_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import os, time; os.write(1, b'=DIRECT\\n'); os.close(1); time.sleep(600)"
+    monkeypatch.setattr(pac_evaluation, "_START", code)
+    monkeypatch.setattr(pac_evaluation, "_EXIT_TIME_LIMIT_S", 0.2)
+    assert evaluate(b"", [URL], ADDRESS, environment={}) == ["DIRECT"]
+
+
 def test_who_waits_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pac_evaluation, "_START", "import time; time.sleep(600)")
     monkeypatch.setattr(pac_evaluation, "TIME_LIMIT_S", 0.2)

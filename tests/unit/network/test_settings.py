@@ -125,8 +125,11 @@ def test_without_a_server_there_is_no_route() -> None:
 
 
 def test_local_directory_needs_no_proxy() -> None:
-    made = settings({"CVMFS_SERVER_URL": "file:///srv/@fqrn@"})
+    local = {"CVMFS_SERVER_URL": "file:///srv/@fqrn@"}
+    made = settings(local)
     assert made.servers == (f"file:///srv/{FQRN}",)
+    for text in ("auto", "squid.example.org:3128"):
+        assert proxies(settings(local, {"CVMFS_HTTP_PROXY": text})) == "DIRECT"
 
 
 @pytest.mark.parametrize(
