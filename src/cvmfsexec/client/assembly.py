@@ -31,13 +31,14 @@ from cvmfsexec.configuration.settings import (
     MagicXattrVisibility,
     ViewSettings,
 )
-from cvmfsexec.fetch import Fetcher
+from cvmfsexec.fetch import Fetcher, ObjectRequest
 from cvmfsexec.fetch.forerunner import Forerunner
 from cvmfsexec.fetch.throttle import FailureThrottle
 from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.repository.catalog_tree import CatalogTree
+from cvmfsexec.repository.foresight import CatalogForesight
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import RevisionSelector
 from cvmfsexec.trust.chain import TrustSettings, check_revision
@@ -125,19 +126,23 @@ class Client:
             remembers=store is None,
         )
         self.revision = self.selector.select(self.settings.revision)
+        reads_ahead = configuration.boolean("CVMFS_READ_AHEAD", default=True)
+        self._catalogs_ahead = CatalogForesight()
         self.tree = CatalogTree(
             self.fetcher,
             self.revision.root_catalog,
             self.revision.root_catalog_size,
             has_alternative_path=self.revision.has_alternative_path,
+            foresight=self._catalogs_ahead if reads_ahead else None,
         )
         self.lookup = PathLookup(self.tree)
         self._check_root_catalog(user)
         self._look_ahead = LookAhead(self.fetcher.has)
         self._forerunner: Forerunner | None = None
-        if configuration.boolean("CVMFS_READ_AHEAD", default=True):
-            self._forerunner = _forerunner(self, network, self._look_ahead)
+        if reads_ahead:
+            self._forerunner = _forerunner(self, network, self._next_ahead)
             self._look_ahead.wake = self._forerunner.wake
+            self._catalogs_ahead.wake = self._forerunner.wake
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._attributes = MountAttributes(
             MountFacts(
@@ -197,6 +202,10 @@ class Client:
     ) -> None:
         self.close()
 
+    def _next_ahead(self) -> ObjectRequest | None:
+        """Return what to fetch ahead next: catalogs first, they hold up the most."""
+        return self._catalogs_ahead.take() or self._look_ahead.next_request()
+
     def _ahead_counts(self) -> Mapping[str, int]:
         if self._forerunner is None:
             return {}
@@ -229,7 +238,9 @@ class Client:
 
 
 def _forerunner(
-    client: Client, network: NetworkSettings, look_ahead: LookAhead
+    client: Client,
+    network: NetworkSettings,
+    supply: Callable[[], ObjectRequest | None],
 ) -> Forerunner:
     connections_max = network.connections_max
 
@@ -242,7 +253,7 @@ def _forerunner(
         client.fetcher,
         client.http,
         new_transport,
-        look_ahead.next_request,
+        supply,
         connections_max=connections_max,
     )
 

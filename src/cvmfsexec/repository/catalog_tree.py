@@ -18,7 +18,7 @@ from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
-from cvmfsexec.repository.foresight import Foresight
+from cvmfsexec.repository.foresight import CatalogForesight
 from cvmfsexec.repository.objects import (
     ObjectOpener,
     catalog_request,
@@ -45,7 +45,7 @@ class CatalogTree:
         size_bytes: int = 0,
         *,
         has_alternative_path: bool = False,
-        foresight: Foresight | None = None,
+        foresight: CatalogForesight | None = None,
     ) -> None:
         """Make the tree; nothing is downloaded yet.
 

@@ -9,8 +9,7 @@ while it is held.
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
 from cvmfsexec.errors import CvmfsError
@@ -19,6 +18,9 @@ from cvmfsexec.format.names import path_hash
 from cvmfsexec.repository.itinerary import Credit, Itinerary
 from cvmfsexec.repository.objects import catalog_request
 from cvmfsexec.repository.slot import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ORDERED_MAX = 1000  # at 50 us each; catalogs with more nested ones are left alone
 _WANTED_MAX = 64  # the oldest are forgotten: the walk will have passed them
@@ -32,12 +34,16 @@ class _Route(NamedTuple):
     itinerary: Itinerary
 
 
-class Foresight:
-    """Watches which catalogs are listed, and tells which will be next."""
+class CatalogForesight:
+    """Watches which catalogs are listed, and tells which will be next.
 
-    def __init__(self, wake: Callable[[], object]) -> None:
-        """Call ``wake`` when there is something to take."""
-        self._wake = wake
+    Attributes:
+        wake: Called when there is something to take.
+    """
+
+    def __init__(self) -> None:
+        """Expect nothing yet."""
+        self.wake: Callable[[], object] = _nobody
         self._wanted: deque[ObjectRequest] = deque(maxlen=_WANTED_MAX)
         self._lock = threading.Lock()
         self._credit = Credit()
@@ -86,7 +92,7 @@ class Foresight:
             ref = route.refs[stop]
             self._wanted.append(catalog_request(ref.content_hash, ref.size))
         if stops:
-            self._wake()
+            self.wake()
 
     def _leave(self, number: int | None) -> None:
         while number is not None:
@@ -105,6 +111,10 @@ class Foresight:
         stops = {ref.mountpoint: stop for stop, ref in enumerate(refs)}
         itinerary = Itinerary([ref.size for ref in refs], self._credit)
         return self._routes.setdefault(slot.number, _Route(refs, stops, itinerary))
+
+
+def _nobody() -> None:
+    """Wake nobody."""
 
 
 def _in_walking_order(slot: Slot, catalog: Catalog) -> tuple[NestedCatalogRef, ...]:

@@ -42,11 +42,12 @@ def hit_rate(client: Client) -> bytes | None:
 
 
 def test_the_hit_rate_is_that_of_the_cache(client: Client) -> None:
-    assert hit_rate(client) == b"33.333", "certificate, root catalog, and that again"
+    # The certificate is missing; the root catalog has come early, and is opened again.
+    assert hit_rate(client) == b"66.667"
     assert read(client.file_system(), b"hello") == b"hi\n"
-    assert hit_rate(client) == b"25.000"
+    assert hit_rate(client) == b"50.000"
     assert read(client.file_system(), b"hello") == b"hi\n"
-    assert hit_rate(client) == b"40.000"
+    assert hit_rate(client) == b"60.000"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
 from cvmfsexec.repository.catalog_tree import CatalogTree
-from cvmfsexec.repository.foresight import Foresight
+from cvmfsexec.repository.foresight import CatalogForesight
 from cvmfsexec.repository.lookup import Location, PathLookup
 from tests.support.catalog_files import directory, entry
 from tests.support.catalog_repository import (
@@ -38,7 +38,8 @@ class Walk:
         )
         self.made = made
         self.wakes = 0
-        self.foresight = Foresight(self._wake)
+        self.foresight = CatalogForesight()
+        self.foresight.wake = self._wake
         self.tree = CatalogTree(made, root, foresight=self.foresight)
         self.lookup = PathLookup(self.tree)
 
@@ -105,7 +106,7 @@ def test_a_damaged_reference_harms_only_those_that_need_it(
             {"path": b"/b", "sha1": "nonsense", "size": 0},
         ],
     )
-    lookup = PathLookup(CatalogTree(made, root, foresight=Foresight(lambda: None)))
+    lookup = PathLookup(CatalogTree(made, root, foresight=CatalogForesight()))
     found = lookup.find(b"/a")
     assert found is not None
     assert [one.path for one in lookup.list_(found)] == [b"/a/file"]
@@ -124,7 +125,7 @@ def test_catalogs_below_a_walk_are_wanted_when_it_arrives(
         catalog=[directory(b"/a", flags=NESTED_POINT)],
         nested_catalogs=[{"path": b"/a", "sha1": str(outer), "size": 0}],
     )
-    foresight = Foresight(lambda: None)
+    foresight = CatalogForesight()
     lookup = PathLookup(CatalogTree(made, root, foresight=foresight))
     found = lookup.find(b"/a")
     assert found is not None
