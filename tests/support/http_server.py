@@ -63,6 +63,16 @@ class Oversized(NamedTuple):
     extra_bytes: int
 
 
+class WrongLength(NamedTuple):
+    """Promise another number of bytes than there are; close after the last one."""
+
+    extra_bytes: int
+
+
+class WholeAnyway(NamedTuple):
+    """Take no notice of a range."""
+
+
 class Redirect(NamedTuple):
     """Send elsewhere."""
 
@@ -76,7 +86,18 @@ class Garbage(NamedTuple):
     raw: bytes = b"SSH-2.0-OpenSSH_9.2\r\n"
 
 
-Behaviour = Status | CutOff | Stall | Slow | Corrupt | Oversized | Redirect | Garbage
+Behaviour = (
+    Status
+    | CutOff
+    | Stall
+    | Slow
+    | Corrupt
+    | Oversized
+    | WrongLength
+    | WholeAnyway
+    | Redirect
+    | Garbage
+)
 
 
 class RecordedRequest(NamedTuple):
@@ -113,16 +134,23 @@ class HttpServer:
     Args:
         source: Directory, or files by path such as ``/data/ab/cd``.
         tls: Speaks https with this context.
+        token: Bearer token that it wants to see, if any.
+        address: Where on this machine it listens.
     """
 
     def __init__(
         self,
         source: str | Mapping[str, bytes] = NOTHING,
         tls: ssl.SSLContext | None = None,
+        *,
+        token: str = "",
+        address: str = "127.0.0.1",
     ) -> None:
         self.requests: list[RecordedRequest] = []
         self._source = source
         self._tls = tls
+        self._token = token
+        self._address = address
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -147,14 +175,16 @@ class HttpServer:
     @property
     def url(self) -> str:
         """Base URL without trailing slash."""
-        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
+        name = f"[{self._address}]" if ":" in self._address else self._address
+        return f"http{'s' if self._tls else ''}://{name}:{self._port}"
 
     def start(self) -> None:
         """Listen; after ``stop`` on the same port as before."""
         self._stopping.clear()
-        listener = socket.socket()
+        is_ipv6 = ":" in self._address
+        listener = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self._port))
+        listener.bind((self._address, self._port))
         listener.listen(64)
         self._listener = listener
         self._port = listener.getsockname()[1]
@@ -198,13 +228,19 @@ class HttpServer:
 
     def reply_to(self, target: str, headers: Mapping[str, str]) -> _Reply:
         """Return the well-behaved reply."""
+        if self._token and headers.get("authorization") != f"Bearer {self._token}":
+            return _Reply(401, headers={"WWW-Authenticate": "Bearer"})
         path = unquote(urlsplit(target).path, errors="surrogateescape")
         content = self._content(path)
         if content is None:
             return _Reply(404, b"not here")
         if "range" in headers:
             first, last = headers["range"].removeprefix("bytes=").split("-")
-            return _Reply(206, content[int(first) : int(last) + 1])
+            end = int(last) + 1 if last else len(content)
+            if int(first) >= len(content):
+                return _Reply(416)
+            shown = f"bytes {first}-{min(end, len(content)) - 1}/{len(content)}"
+            return _Reply(206, content[int(first) : end], {"Content-Range": shown})
         return _Reply(200, content)
 
     def _content(self, path: str) -> bytes | None:
@@ -235,7 +271,10 @@ class HttpServer:
 
     def _serve(self, plain: socket.socket, number: int) -> None:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError, ValueError), contextlib.ExitStack() as stack:
+        with (
+            contextlib.suppress(OSError, ValueError, IndexError),
+            contextlib.ExitStack() as stack,
+        ):
             connection = stack.enter_context(plain)
             if self._tls:
                 connection = self._tls.wrap_socket(plain, server_side=True)
@@ -250,8 +289,14 @@ class HttpServer:
                 with self._lock:
                     self.requests.append(RecordedRequest(target, headers, number))
                     behaviour = self._behaviour_for(target)
+                if behaviour is None and self._takes_over(connection, target):
+                    return
                 if not self._answer(connection, target, headers, behaviour):
                     return
+
+    def _takes_over(self, connection: socket.socket, target: str) -> bool:  # noqa: ARG002 -- proxies do
+        """Do something else with the connection than to answer requests on it."""
+        return False
 
     def _behaviour_for(self, target: str) -> Behaviour | None:
         for rule in self._rules:
@@ -277,6 +322,8 @@ class HttpServer:
             return False
         reply = _own_reply(behaviour)
         if reply is None:
+            if isinstance(behaviour, WholeAnyway):
+                headers = {n: v for n, v in headers.items() if n != "range"}
             reply = _changed(self.reply_to(target, headers), behaviour)
         connection.sendall(_head(reply))
         if isinstance(behaviour, CutOff):
@@ -289,7 +336,7 @@ class HttpServer:
         if isinstance(behaviour, Slow):
             return self._drip(connection, reply.body, behaviour.bytes_per_s)
         connection.sendall(reply.body)
-        return True
+        return not isinstance(behaviour, WrongLength)
 
     def _drip(self, connection: socket.socket, body: bytes, bytes_per_s: int) -> bool:
         step = max(1, bytes_per_s // 10)
@@ -311,8 +358,14 @@ class ForwardProxy(HttpServer):
         cache: Replies by URL; tests may poison it.
     """
 
-    def __init__(self, *, is_caching: bool = False, credentials: str = "") -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        is_caching: bool = False,
+        credentials: str = "",
+        address: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(address=address)
         self.cache: dict[str, _Reply] = {}
         self._is_caching = is_caching
         self._credentials = credentials
@@ -331,6 +384,22 @@ class ForwardProxy(HttpServer):
             self.cache[target] = reply
         return reply
 
+    def _takes_over(self, connection: socket.socket, target: str) -> bool:
+        """Tunnel to a server, if that is asked for (``CONNECT``)."""
+        if "/" in target:
+            return False
+        host, _, port = target.rpartition(":")
+        try:
+            server = socket.create_connection((host.strip("[]"), int(port)), timeout=10)
+        except OSError:
+            connection.sendall(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")
+            return True
+        with server:
+            connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            self._spawn(_pour, server, connection)
+            _pour(connection, server)
+        return True
+
     def _ask_server(self, target: str, headers: Mapping[str, str]) -> _Reply:
         url = urlsplit(target)
         server = http.client.HTTPConnection(url.hostname or "", url.port, timeout=10)
@@ -340,7 +409,9 @@ class ForwardProxy(HttpServer):
         try:
             server.request("GET", url.path, headers=passed_on)
             with server.getresponse() as response:
-                return _Reply(response.status, response.read())
+                shown = response.headers.get("Content-Range")
+                headers_back = {"Content-Range": shown} if shown else {}
+                return _Reply(response.status, response.read(), headers_back)
         except (OSError, http.client.HTTPException) as error:
             mark = {"X-Squid-Error": "ERR_CONNECT_FAIL 111"}
             return _Reply(503, str(error).encode(), mark)
@@ -356,6 +427,15 @@ def unused_port_url() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _pour(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def _requests(stream: BinaryIO) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -382,12 +462,15 @@ def _changed(reply: _Reply, behaviour: Behaviour | None) -> _Reply:
         return _Reply(reply.status, reply.body[:-1] + flipped, reply.headers)
     if isinstance(behaviour, Oversized):
         return _Reply(reply.status, reply.body + bytes(behaviour.extra_bytes))
+    if isinstance(behaviour, WrongLength):
+        promised = {"Content-Length": str(len(reply.body) + behaviour.extra_bytes)}
+        return _Reply(reply.status, reply.body, reply.headers | promised)
     return reply
 
 
 def _head(reply: _Reply) -> bytes:
     lines = [f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Odd')}"]
     lines += [f"{name}: {value}" for name, value in reply.headers.items()]
-    if reply.status not in {204, 304}:
+    if reply.status not in {204, 304} and "Content-Length" not in reply.headers:
         lines.append(f"Content-Length: {len(reply.body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

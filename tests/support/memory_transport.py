@@ -62,9 +62,12 @@ def _send(content: bytes, request: Request, sink: Callable[[bytes], object]) -> 
     if request.byte_range is not None:
         first, last = request.byte_range
         content = content[first : last + 1]
+    content = content[request.skip_bytes :]
     for start in range(0, len(content), _PIECE_BYTES):
         piece = content[start : start + _PIECE_BYTES]
         if start + len(piece) > request.limit_bytes:
             raise ObjectTooLargeError(f"more than {request.limit_bytes} bytes")
         sink(piece)
+    if request.skip_bytes:
+        return Answer(206, (b"HTTP/1.1 206 Partial Content\r\n",), len(content))
     return Answer(200, (b"HTTP/1.1 200 OK\r\n",), len(content))

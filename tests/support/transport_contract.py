@@ -100,6 +100,19 @@ class TransportContract:
         transport.get(request(base + "/data/small"), pieces.append)
         assert b"".join(pieces) == SMALL
 
+    @pytest.mark.parametrize("skip_bytes", [1, 1000, len(LARGE) - 1])
+    def test_skips_what_is_there_already(self, serve: Serve, skip_bytes: int) -> None:
+        transport, base = serve(FILES)
+        pieces: list[bytes] = []
+        wanted = request(base + "/data/large")._replace(skip_bytes=skip_bytes)
+        answer = transport.get(wanted, pieces.append)
+        assert answer.status == 206
+        assert b"".join(pieces) == LARGE[skip_bytes:]
+        assert answer.received_bytes == len(LARGE) - skip_bytes
+        pieces.clear()
+        transport.get(request(base + "/data/small"), pieces.append)
+        assert b"".join(pieces) == SMALL
+
     def test_serves_many_threads(self, serve: Serve) -> None:
         transport, base = serve(FILES)
 

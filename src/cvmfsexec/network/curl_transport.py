@@ -67,6 +67,7 @@ _FAULT_NAMES = {
         "E_SSL_CACERT_BADFILE",
         "E_SSL_ISSUER_ERROR",
         "E_SSL_CIPHER",
+        "E_SSL_CERTPROBLEM",  # the credential that we show
     ),
 }
 

@@ -32,6 +32,8 @@ from tests.support.http_server import (
     Slow,
     Stall,
     Status,
+    WholeAnyway,
+    WrongLength,
     unused_port_url,
 )
 from tests.support.memory_transport import MemoryTransport, Script
@@ -370,6 +372,9 @@ MISBEHAVIOURS = [
     Corrupt(),
     Oversized(10),
     Oversized(1000),
+    WrongLength(5),
+    WrongLength(-5),
+    Garbage(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000),
     Redirect("http://elsewhere.invalid/"),
     Garbage(),
 ]
@@ -490,3 +495,212 @@ def test_no_read_fails_while_one_route_works() -> None:
                 victim.behave()
             stop.set()
         assert all(reader.result() > 0 for reader in readers)
+
+
+# ---- transfers that are cut off -----------------------------------------------------
+
+MIB = bytes(range(256)) * 4096
+LARGE_FILES = {f"/{PATH}": MIB}
+
+
+class CollectingSink:
+    """Knows which bytes are right, however they came."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.received += data
+
+    def finish(self) -> None:
+        if self.received != MIB:
+            raise IntegrityError("the hash does not match")
+
+
+def sinks_of(client: HttpClient) -> list[int]:
+    """Download the large object and return how many bytes each sink has got."""
+    sinks: list[CollectingSink] = []
+
+    def new_sink() -> CollectingSink:
+        sinks.append(CollectingSink())
+        return sinks[-1]
+
+    client.fetch_object(PATH, new_sink, limit_bytes=len(MIB))
+    return [len(sink.received) for sink in sinks]
+
+
+def ranges(server: HttpServer) -> list[str | None]:
+    return [request.headers.get("range") for request in server.requests]
+
+
+@pytest.mark.parametrize("behaviour", [CutOff(700_000), Stall(700_000)], ids=repr)
+def test_rest_of_a_large_object_is_asked_for_on_the_same_route(
+    behaviour: Behaviour,
+) -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(behaviour, times=1)
+        assert sinks_of(real_client([server.url], max_retries=1)) == [len(MIB)]
+        assert ranges(server) == [None, "bytes=700000-"]
+
+
+def test_rest_of_a_large_object_comes_by_the_next_route() -> None:
+    with (
+        HttpServer(LARGE_FILES) as server,
+        ForwardProxy() as one,
+        ForwardProxy() as two,
+    ):
+        one.misbehave(CutOff(500_000))
+        client = real_client([server.url], f"{one.url};{two.url}")
+        assert sinks_of(client) == [len(MIB)]
+        assert ranges(two) == ["bytes=500000-"]
+        assert client.statistics.received_bytes == len(MIB)
+
+
+def test_transfer_may_be_cut_off_several_times() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(CutOff(200_000), times=3)
+        assert sinks_of(real_client([server.url], max_retries=3)) == [len(MIB)]
+        assert ranges(server)[1:] == [f"bytes={n}00000-" for n in (2, 4, 6)]
+
+
+def test_server_that_sends_everything_again_makes_us_begin_again() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(CutOff(700_000), times=1)
+        server.misbehave(WholeAnyway())
+        assert sinks_of(real_client([server.url], max_retries=1)) == [700_000, len(MIB)]
+        assert ranges(server) == [None, "bytes=700000-", None]
+
+
+def test_server_that_has_no_such_range_makes_us_begin_again() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(WrongLength(1), times=1)
+        assert sinks_of(real_client([server.url], max_retries=1)) == [len(MIB)] * 2
+        assert ranges(server) == [None, f"bytes={len(MIB)}-", None]
+
+
+def test_beginning_again_is_not_resumed_once_more() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(CutOff(700_000), times=1)
+        server.misbehave(WholeAnyway(), times=1)
+        server.misbehave(CutOff(800_000), times=1)
+        client = real_client([server.url], max_retries=2)
+        assert sinks_of(client) == [700_000, 800_000, len(MIB)]
+        assert ranges(server) == [None, "bytes=700000-", None, None]
+
+
+def test_rest_that_does_not_fit_is_corrupt_and_all_is_asked_for_past_caches() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(CutOff(700_000), times=1)
+        server.misbehave(Corrupt(), times=1)
+        client = real_client([server.url], max_retries=1)
+        assert sinks_of(client) == [len(MIB)] * 2
+        assert server.requests[2].headers["cache-control"] == "no-cache"
+        assert ranges(server) == [None, "bytes=700000-", None]
+
+
+def test_error_on_the_way_does_not_lose_what_came_before() -> None:
+    with HttpServer(LARGE_FILES) as one, HttpServer(LARGE_FILES) as two:
+        one.misbehave(CutOff(700_000), times=1)
+        one.misbehave(Status(500))
+        assert sinks_of(real_client([one.url, two.url], max_retries=1)) == [len(MIB)]
+        assert ranges(two) == ["bytes=700000-"]
+
+
+def test_little_that_came_is_asked_for_again() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(CutOff(1000), times=1)
+        assert sinks_of(real_client([server.url], max_retries=1)) == [1000, len(MIB)]
+
+
+def test_rest_may_not_exceed_the_limit() -> None:
+    with HttpServer(LARGE_FILES) as server:
+        server.misbehave(CutOff(700_000), times=1)
+        server.misbehave(Oversized(1))
+        with pytest.raises(IntegrityError, match="more than"):
+            sinks_of(real_client([server.url], max_retries=1))
+
+
+# ---- what became known --------------------------------------------------------------
+
+
+def test_failures_are_kept_without_passwords() -> None:
+    transport = MemoryTransport(URLS, [500, FaultKind.CONNECT])
+    client = client_of(
+        transport, "http://u:secret@h0 http://h1", "http://u:secret@p1:1"
+    )
+    transport.files[f"http://h1/{PATH}"] = OBJECT
+    download(client)
+    first, second = client.failures()
+    assert (first.host, first.proxy) == ("http://h0", "http://p1:1")
+    assert first.text == "HTTP status 500"
+    assert second.host == "http://h1"
+    assert second.text.startswith("cannot connect")
+    assert first.at_s > 1e9
+    assert "secret" not in repr(client.failures())
+
+
+def test_number_of_failures_kept_is_bounded() -> None:
+    client = client_of(MemoryTransport(decide=lambda _: 500))
+    for _ in range(60):
+        with pytest.raises(TransferError):
+            download(client)
+    assert len(client.failures()) == 50
+
+
+def test_servers_are_cut_after_they_are_ordered() -> None:
+    transport = MemoryTransport(URLS)
+    settings = NetworkSettings(("http://h0", "http://h1", "http://h2"), servers_max=2)
+    client = HttpClient(settings, transport)
+    assert client.hosts() == ["http://h0", "http://h1"]
+    client.order_routes(("http://h2", "http://h0", "http://h1"), ())
+    assert client.hosts() == ["http://h2", "http://h0"]
+
+
+def test_fallback_proxies_are_ordered_after_the_others() -> None:
+    settings = NetworkSettings(
+        ("http://h0",), parse_proxy_list("p1"), parse_proxy_list("f1;f2|f3;f4")
+    )
+    client = HttpClient(settings, MemoryTransport(URLS))
+    client.order_routes(("http://h0",), (2, 0, 1))
+    assert client.proxies() == [f"http://{p}" for p in ("p1", "f4", "f1", "f2", "f3")]
+
+
+def test_question_aside_changes_nothing() -> None:
+    transport = MemoryTransport({"http://h0/geo": b"2,1"}, [500])
+    client = client_of(transport)
+    assert client.ask_aside("http://h0/geo", 100) is None
+    assert client.ask_aside("http://h0/geo", 100) == b"2,1"
+    assert client.ask_aside("http://h0/geo", 1) is None
+    assert client.active_host == "http://h0"
+    assert client.failures() == ()
+
+
+def test_stalling_proxy_costs_parallel_requests_one_timeout() -> None:
+    with HttpServer(FILES) as server, ForwardProxy() as dead, ForwardProxy() as good:
+        dead.misbehave(Stall())
+        client = real_client([server.url], f"{dead.url};{good.url}", max_retries=3)
+        with ThreadPoolExecutor(16) as pool:
+            assert set(pool.map(lambda _: download(client), range(16))) == {OBJECT}
+        assert dead.count() <= 17, "asked again after it was known to stall"
+        assert client.active_proxy == good.url
+        download(client)
+        assert dead.count() <= 17
+
+
+def test_sharding_gives_each_object_to_one_proxy() -> None:
+    files = {f"/data/{n:02x}/x": OBJECT for n in range(64)}
+    with HttpServer(files) as server, ForwardProxy() as one, ForwardProxy() as two:
+        settings = NetworkSettings(
+            (server.url,),
+            parse_proxy_list(f"{one.url}|{two.url}"),
+            failover=FailoverPolicy(is_sharded=True),
+        )
+        for _ in range(2):
+            client = HttpClient(settings)
+            for path in files:
+                client.fetch_object(path[1:], CheckingSink, limit_bytes=100)
+        asked = [{r.target for r in proxy.requests} for proxy in (one, two)]
+        assert not asked[0] & asked[1]
+        assert all(len(targets) > 10 for targets in asked)
+        assert one.count() + two.count() == 2 * len(files)
+        assert one.connections + two.connections == 4

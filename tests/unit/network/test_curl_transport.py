@@ -1,5 +1,6 @@
 import base64
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from cvmfsexec.format.proxy_groups import DIRECT
+from cvmfsexec.format.proxy_groups import DIRECT, parse_proxy_list
 from cvmfsexec.network import curl_transport
 from cvmfsexec.network.authorities import Authorities
+from cvmfsexec.network.credentials import Credential
 from cvmfsexec.network.curl_transport import CurlTransport
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.network.transport import Answer, FaultKind, Request, TransportFault
@@ -27,6 +30,8 @@ from tests.support.http_server import (
     Slow,
     Stall,
     Status,
+    WholeAnyway,
+    WrongLength,
     unused_port_url,
 )
 from tests.support.transport_contract import ignore, request, unexpected
@@ -118,6 +123,7 @@ def test_headers_of_an_error_are_readable(server: HttpServer) -> None:
         (Garbage(b""), FaultKind.CUT_OFF),
         (Garbage(b"HTTP/1.1 200 OK\r\n" + b"X: " + bytes(400_000)), FaultKind.CUT_OFF),
         (Garbage(b"HTTP/1.1 200 OK\r\nX: y\r\n" * 30_000), FaultKind.CUT_OFF),
+        (WrongLength(1), FaultKind.CUT_OFF),
     ],
 )
 def test_faults(server: HttpServer, behaviour: Behaviour, kind: FaultKind) -> None:
@@ -232,6 +238,70 @@ def test_environment_proxies_are_ignored(server: HttpServer) -> None:
     assert done.stdout.split("\n") == ["b'content of a'", "200"] * 2 + [""]
 
 
+WORD = "p@ss:w/ord;|%25 ä"
+
+
+def test_any_password_can_be_written_in_a_proxy_url(server: HttpServer) -> None:
+    credentials = base64.b64encode(f"user:{WORD}".encode()).decode()
+    with ForwardProxy(credentials=credentials) as proxy:
+        escaped = quote(WORD, safe="")
+        (group,) = parse_proxy_list(proxy.url.replace("//", f"//user:{escaped}@"))
+        assert ask(server.url + "/a", proxy=group.members[0])[1] == FILES["/a"]
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+def test_server_and_proxy_may_be_ipv6_addresses() -> None:
+    with (
+        HttpServer(FILES, address="::1") as server,
+        ForwardProxy(address="::1") as proxy,
+    ):
+        for route in (DIRECT, proxy.url):
+            assert ask(server.url + "/a", proxy=route)[1] == FILES["/a"]
+        assert proxy.count() == 1
+
+
+def test_rest_is_not_taken_from_a_server_that_sends_everything(
+    server: HttpServer,
+) -> None:
+    server.misbehave(WholeAnyway())
+    asked = request(server.url + "/large")._replace(skip_bytes=5)
+    answer = CurlTransport(IMPATIENT).get(asked, unexpected)
+    assert (answer.status, answer.received_bytes) == (200, 0)
+
+
+def test_fault_tells_how_much_went_to_the_sink(server: HttpServer) -> None:
+    server.misbehave(CutOff(70_000))
+    pieces: list[bytes] = []
+    with pytest.raises(TransportFault) as caught:
+        CurlTransport(IMPATIENT).get(request(server.url + "/large"), pieces.append)
+    assert caught.value.received_bytes == sum(map(len, pieces)) == 70_000
+
+
+def test_fault_on_an_error_page_brought_the_sink_nothing(server: HttpServer) -> None:
+    server.misbehave(Garbage(b"HTTP/1.1 500 X\r\nContent-Length: 99\r\n\r\nabc"))
+    with pytest.raises(TransportFault) as caught:
+        CurlTransport(IMPATIENT).get(request(server.url + "/a"), unexpected)
+    assert caught.value.received_bytes == 0
+
+
+def test_each_proxy_keeps_its_connections(server: HttpServer) -> None:
+    transport = CurlTransport(IMPATIENT)
+    with ForwardProxy() as one, ForwardProxy() as two:
+        for _ in range(5):
+            for proxy in (one, two):
+                transport.get(Request(server.url + "/a", proxy.url, 100), ignore)
+        assert (one.connections, two.connections) == (1, 1)
+
+
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a certificate for 127.0.0.1, with its key, that vouches for itself."""
@@ -266,6 +336,104 @@ def test_https_with_an_unknown_authority_is_refused(
     with pytest.raises(TransportFault) as caught:
         ask(tls_server.url + "/a", settings)
     assert caught.value.kind is FaultKind.HOST_CONNECTION
+
+
+TOKEN = Credential(b"", "a.secret.token")
+
+
+def secret_request(url: str, credential: Credential, proxy: str = DIRECT) -> Request:
+    return Request(url, proxy, 1 << 20, credential=credential)
+
+
+@pytest.fixture
+def trusting(authority: Path) -> CurlTransport:
+    settings = IMPATIENT._replace(
+        authorities=Authorities(bundle=str(authority)), follows_redirects=True
+    )
+    return CurlTransport(settings)
+
+
+def tls_context(authority: Path, *, asks_for_certificate: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority, str(authority) + ".key")
+    if asks_for_certificate:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority)
+    return context
+
+
+def test_token_is_shown_to_the_server(trusting: CurlTransport, authority: Path) -> None:
+    tls = tls_context(authority, asks_for_certificate=False)
+    with HttpServer(FILES, tls, token=TOKEN.bearer_token) as server:
+        url = server.url + "/a"
+        assert trusting.get(request(url), unexpected).status == 401
+        assert trusting.get(secret_request(url, TOKEN), ignore).status == 200
+        assert trusting.get(request(url), unexpected).status == 401
+        other = Credential(b"", "another")
+        assert trusting.get(secret_request(url, other), unexpected).status == 401
+
+
+def test_certificate_is_shown_to_the_server(
+    trusting: CurlTransport, authority: Path
+) -> None:
+    pem = authority.read_bytes() + Path(f"{authority}.key").read_bytes()
+    with HttpServer(FILES, tls_context(authority, asks_for_certificate=True)) as server:
+        url = server.url + "/a"
+        with pytest.raises(TransportFault):
+            trusting.get(request(url), unexpected)
+        credential = Credential(certificate=pem)
+        assert trusting.get(secret_request(url, credential), ignore).status == 200
+        trusting.close()
+        with pytest.raises(TransportFault):
+            trusting.get(request(url), unexpected)
+
+
+def test_unusable_certificate_is_a_fault(
+    trusting: CurlTransport, tls_server: HttpServer
+) -> None:
+    credential = Credential(certificate=b"-----BEGIN CERTIFICATE-----\nx\n")
+    with pytest.raises(TransportFault) as caught:
+        trusting.get(secret_request(tls_server.url + "/a", credential), unexpected)
+    assert caught.value.kind is FaultKind.HOST_CONNECTION
+
+
+def test_proxy_does_not_see_the_token(trusting: CurlTransport, authority: Path) -> None:
+    tls = tls_context(authority, asks_for_certificate=False)
+    with (
+        HttpServer(FILES, tls, token=TOKEN.bearer_token) as server,
+        ForwardProxy() as proxy,
+    ):
+        asked = secret_request(server.url + "/a", TOKEN, proxy.url)
+        assert trusting.get(asked, ignore).status == 200
+        assert [r.target for r in proxy.requests] == [server.url[8:]]  # CONNECT
+        assert "secret" not in repr(proxy.requests)
+
+
+def test_token_is_not_taken_to_where_a_server_redirects(
+    trusting: CurlTransport, tls_server: HttpServer, server: HttpServer, authority: Path
+) -> None:
+    tls = tls_context(authority, asks_for_certificate=False)
+    with HttpServer(FILES, tls) as other:
+        for target in (other, server):
+            tls_server.misbehave(Redirect(target.url + "/a"), path="/a", times=1)
+            answer = trusting.get(secret_request(tls_server.url + "/a", TOKEN), ignore)
+            assert answer.status == 200
+            assert "authorization" not in target.requests[-1].headers
+        assert "authorization" in tls_server.requests[-1].headers
+        tls_server.misbehave(Redirect("/b"), path="/a", times=1)
+        trusting.get(secret_request(tls_server.url + "/a", TOKEN), ignore)
+        assert "authorization" in tls_server.requests[-1].headers
+
+
+def test_token_does_not_come_back_by_a_second_redirect(
+    trusting: CurlTransport, tls_server: HttpServer, server: HttpServer
+) -> None:
+    tls_server.misbehave(Redirect(server.url + "/back"), path="/a", times=1)
+    server.misbehave(Redirect(tls_server.url + "/b"), path="/back")
+    trusting.get(secret_request(tls_server.url + "/a", TOKEN), ignore)
+    assert "authorization" not in tls_server.requests[-1].headers
+    trusting.get(secret_request(tls_server.url + "/a", TOKEN), ignore)
+    assert "authorization" in tls_server.requests[-1].headers
 
 
 def test_reads_go_on_after_a_restart_of_the_server(server: HttpServer) -> None:
