@@ -142,12 +142,12 @@ def _start(
     from subprocess import PIPE, Popen
 
     questions, chatter, lifeline = descriptors
-    words = [sys.executable, "-I", "-S", "-c", _START, engine, str(lifeline)]
+    words = [sys.executable or "", "-I", "-S", "-c", _START, engine, str(lifeline)]
     needed = {
         name: environment[name] for name in _NEEDED_VARIABLES if name in environment
     }
     return Popen(
-        [*words, *(os.path.abspath(path) for path in sys.path)],
+        [*words, *(os.path.abspath(path) for path in sys.path if path)],
         stdin=questions,
         stdout=PIPE,
         stderr=chatter,

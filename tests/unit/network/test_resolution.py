@@ -5,12 +5,16 @@ from collections.abc import Sequence
 import pytest
 
 from cvmfsexec.format.proxy_groups import format_proxy_list, parse_proxy_list
+from cvmfsexec.network.client import HttpClient
+from cvmfsexec.network.failover import FailoverPolicy
 from cvmfsexec.network.resolution import (
     VALID_S,
     ProxyAddresses,
     ResolutionPolicy,
     system_lookup,
 )
+from cvmfsexec.network.settings import NetworkSettings
+from tests.support.http_server import ForwardProxy, HttpServer
 from tests.support.sessions import wait_until
 
 
@@ -171,6 +175,28 @@ def test_one_family_is_used(
 
     monkeypatch.setattr("_socket.getaddrinfo", getaddrinfo)
     assert list(system_lookup("p", policy)) == expected
+
+
+def test_dead_address_of_a_name_is_left_for_a_living_one() -> None:
+    with HttpServer({"/document": b"content"}) as server, ForwardProxy() as proxy:
+        named = proxy.url.replace("127.0.0.1", "user:secret@squid")
+        settings = NetworkSettings(
+            servers=(server.url,),
+            proxy_groups=parse_proxy_list(named),
+            failover=FailoverPolicy(max_retries=0),
+        )
+        addresses = ProxyAddresses(
+            settings.proxy_groups,
+            settings.resolution,
+            Resolver(squid="127.0.0.2 127.0.0.1"),
+        )
+        client = HttpClient(settings, addresses=addresses, randomness=lambda: 0.0)
+        assert client.fetch("document", limit_bytes=100) == b"content"
+        assert client.active_proxy == proxy.url
+        (failure,) = client.failures()
+    assert failure.proxy == proxy.url.replace("127.0.0.1", "127.0.0.2")
+    assert "secret" not in str(failure)
+    assert "proxy-authorization" in proxy.requests[0].headers
 
 
 def test_system_knows_this_machine_and_not_everything() -> None:
