@@ -29,16 +29,20 @@ SERIES_MAX = 64
 BEYOND_MIN = 16
 """Objects beyond the series that is being read; more as soon as a reader goes there."""
 
+NEIGHBOURS_MIN = 32
+"""Objects of a neighbourhood at first: a package of a program has about so many."""
+
 TRUSTED_WINDOW = 32
 """A walk in order that got so far lets the next series begin at once."""
 
 _MISSES_NEEDED = 3
 _RUN_NEEDED = 1
 _DOUBT = 4  # what does not help needs so many times the misses to begin again
-_NEEDED_MAX = 256
+_NEEDED_MAX = 1024
 _JUDGED_FROM = 16
 _JUDGED_UP_TO = 128
 _WASTE_FACTOR = 3
+_LUCK = 8  # one of so many reads is foreseen by chance, in a directory of hundreds
 _REACH = 4  # who overtakes a walk by no more than so many steps is still its reader
 
 
@@ -106,6 +110,7 @@ class Walk:
         "is_exhausted",
         "last",
         "manner",
+        "missed",
         "number",
         "order",
         "reader_series",
@@ -121,6 +126,8 @@ class Walk:
         self.order = order
         self.manner = manner
         self.window = manner.window_min
+        if order is Order.NEIGHBOURHOOD:
+            self.window = NEIGHBOURS_MIN
         self.asked: OrderedDict[tuple[Hashable, int], tuple[int, int]] = OrderedDict()
         self.asked_bytes = 0
         self.asked_count = 0
@@ -131,6 +138,7 @@ class Walk:
         self.growth = 0
         self.used = 0
         self.wasted = 0
+        self.missed = 0
         self.is_exhausted = False
 
     @property
@@ -168,10 +176,13 @@ class _Seen:
         self.misses += 1
         self.expected = (place.row, place.next_row)
 
-    def doubt(self) -> None:
-        self.misses = self.run = 0
-        self.misses_needed = min(_DOUBT * self.misses_needed, _NEEDED_MAX)
-        self.run_needed = min(_DOUBT * self.run_needed, _NEEDED_MAX)
+    def doubt(self, order: Order) -> None:
+        if order is Order.IN_ORDER:
+            self.run = 0
+            self.run_needed = min(_DOUBT * self.run_needed, _NEEDED_MAX)
+        else:
+            self.misses = 0
+            self.misses_needed = min(_DOUBT * self.misses_needed, _NEEDED_MAX)
 
 
 class Foresight:
@@ -232,8 +243,11 @@ class Foresight:
         walk = self._walk_caught_up(place)
         if walk is not None:
             self._walks.move_to_end(walk.number)
-            self._grow(walk)
+            if walk.used >= walk.wasted:
+                self._grow(walk)
             return None
+        self._leave_behind(place)
+        around = self._walk_around(place)
         seen = self._seen.pop(place.series, None)
         is_first = seen is None
         seen = seen or _Seen()
@@ -242,7 +256,11 @@ class Foresight:
             self._seen.popitem(last=False)
         seen.note(place)
         order = self._order_of(seen, manner, is_first=is_first)
-        return None if order is None else self._start(place, order, manner)
+        if around is not None:
+            self._miss(around)
+        if order is None or (around is not None and order is Order.NEIGHBOURHOOD):
+            return None
+        return self._start(place, order, manner)
 
     def next_walk(self) -> Walk | None:
         """Return a walk that may ask for one more object, the last used one first."""
@@ -296,17 +314,38 @@ class Foresight:
     def _walk_caught_up(self, place: Place) -> Walk | None:
         """Return a walk that was here, or would have been with a slower reader."""
         for walk in self._walks.values():
-            if walk.order is Order.NEIGHBOURHOOD:
-                if walk.start.series == place.series:
-                    return walk
-            elif walk.is_exhausted:
+            if walk.order is Order.NEIGHBOURHOOD or walk.is_exhausted:
                 continue
-            elif walk.last[0] == place.series:
+            if walk.last[0] == place.series:
                 reach = _REACH * (place.next_row - place.row)
                 first = walk.start.row if walk.start.series == place.series else 0
                 if first <= place.row <= walk.last[1] + reach:
                     return walk
         return None
+
+    def _leave_behind(self, place: Place) -> None:
+        """End walks whose reader has gone on further ahead in the same series."""
+        for walk in self.walks():
+            is_here = walk.order is Order.IN_ORDER and walk.last[0] == place.series
+            if is_here and walk.last[1] < place.row:
+                if walk.used < len(walk.asked):
+                    self._distrust(walk)
+                else:
+                    self._end(walk)
+
+    def _walk_around(self, place: Place) -> Walk | None:
+        """Return the walk through a place's neighbourhood, which left it out."""
+        for walk in self._walks.values():
+            if walk.order is Order.NEIGHBOURHOOD and walk.start.series == place.series:
+                return walk
+        return None
+
+    def _miss(self, walk: Walk) -> None:
+        walk.missed += 1
+        if walk.missed >= NEIGHBOURS_MIN and walk.missed > _LUCK * walk.used:
+            self._distrust(walk)
+        else:
+            self._grow(walk)
 
     def _grow(self, walk: Walk) -> None:
         walk.growth += 1
@@ -338,7 +377,7 @@ class Foresight:
         self._end(walk)
         seen = self._seen.get(walk.last[0]) or self._seen.get(walk.start.series)
         if seen is not None:
-            seen.doubt()
+            seen.doubt(walk.order)
 
     def _end(self, walk: Walk) -> None:
         if self._walks.pop(walk.number, None) is None:
