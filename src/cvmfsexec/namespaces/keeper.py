@@ -19,6 +19,8 @@ from cvmfsexec.namespaces import descriptors, signals, syscalls
 
 NAME = "cvmfs-keeper"
 
+_IGNORED = signals.FORWARDED | signals.JOB_CONTROL
+
 
 class Keeper(NamedTuple):
     """A keeper as its owner holds it.
@@ -50,9 +52,11 @@ def start_keeper(
         foreign: Descriptors that it shall not keep open.
     """
     lifeline_out, lifeline = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
     pid = os.fork()
     if pid == 0:
         _become_keeper(clear_away, lifeline_out, (lifeline, *foreign))
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(lifeline_out)
     return Keeper(pid, lifeline)
 
@@ -67,7 +71,7 @@ def _become_keeper(
         os.dup2(descriptors.STANDARD_INPUT, descriptors.STANDARD_ERROR)
         os.setsid()
         os.chdir("/")
-        for number in signals.FORWARDED | signals.JOB_CONTROL:
+        for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
         while os.read(lifeline, 1):
             pass

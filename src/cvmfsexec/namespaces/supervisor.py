@@ -7,6 +7,7 @@ It is single-threaded and waits in ``sigwaitinfo`` alone.
 import os
 import signal
 from signal import Signals
+from typing import TYPE_CHECKING
 
 from cvmfsexec import log
 from cvmfsexec.errors import NamespaceError, ServiceFailedError, SessionError
@@ -19,16 +20,17 @@ from cvmfsexec.namespaces import (
     terminal,
 )
 from cvmfsexec.namespaces.founder import Session, found_session
-from cvmfsexec.namespaces.host_services import HostServices, HostSide
 from cvmfsexec.namespaces.isolation import Isolation
-from cvmfsexec.namespaces.keeper import start_keeper
 from cvmfsexec.namespaces.meeting import Place, take_place
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.origin import Origin, take_over
 from cvmfsexec.namespaces.plan import SessionPlan
 
+if TYPE_CHECKING:
+    from cvmfsexec.namespaces.host_services import HostServices, HostSide
 
-def run_session(plan: SessionPlan, host_side: HostSide | None = None) -> int:
+
+def run_session(plan: SessionPlan, host_side: "HostSide | None" = None) -> int:
     """Run a command with its file servers; return when nothing is left of either.
 
     From its start this process is the session's supervisor. It loses standard input
@@ -65,7 +67,10 @@ def run_session(plan: SessionPlan, host_side: HostSide | None = None) -> int:
         raise _with_hint(error) from error.__cause__
 
 
-def _run_with_host_side(plan: SessionPlan, origin: Origin, host: HostSide) -> int:
+def _run_with_host_side(plan: SessionPlan, origin: Origin, host: "HostSide") -> int:
+    from cvmfsexec.namespaces.host_services import HostServices
+    from cvmfsexec.namespaces.keeper import start_keeper
+
     keeper = start_keeper(host.clear_away, foreign=origin.inherited)
     try:
         services = HostServices(origin)
@@ -85,7 +90,7 @@ def _run_with_host_side(plan: SessionPlan, origin: Origin, host: HostSide) -> in
 
 
 def _run(
-    plan: SessionPlan, origin: Origin, host_services: HostServices | None = None
+    plan: SessionPlan, origin: Origin, host_services: "HostServices | None" = None
 ) -> int:
     place = take_place(plan.name)
     try:
@@ -95,7 +100,10 @@ def _run(
 
 
 def _run_at(
-    place: Place, plan: SessionPlan, origin: Origin, host_services: HostServices | None
+    place: Place,
+    plan: SessionPlan,
+    origin: Origin,
+    host_services: "HostServices | None",
 ) -> int:
     syscalls.set_child_subreaper(on=True)
     try:
@@ -133,7 +141,7 @@ def _is_about_fuse(error: NamespaceError) -> bool:
 
 
 def _supervise(
-    session: Session, origin: Origin, host_services: HostServices | None
+    session: Session, origin: Origin, host_services: "HostServices | None"
 ) -> Message:
     """Stay with a session to its end; return what became of it."""
     descriptors.let_go(origin.inherited)
@@ -170,7 +178,7 @@ def _watch(session: Session, origin: Origin) -> int:
 
 
 def _watch_with_host_services(
-    session: Session, origin: Origin, host_services: HostServices
+    session: Session, origin: Origin, host_services: "HostServices"
 ) -> int:
     """As ``_watch``, with file servers that may end and have signals to pass on."""
 

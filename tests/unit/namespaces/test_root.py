@@ -3,6 +3,7 @@ import os
 import pytest
 
 from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces.fuse_mount import TryFuse
 from cvmfsexec.namespaces.root import (
     EntryKind,
     RootEntry,
@@ -17,6 +18,9 @@ from cvmfsexec.namespaces.steps import (
     MakeLink,
     MakeReadOnly,
     MountProc,
+    ReceiveOnly,
+    ShowMount,
+    StackRoot,
     SwapRoot,
 )
 
@@ -61,6 +65,19 @@ def test_cvmfs_is_there_without_any_repository() -> None:
 def test_root_is_swapped_when_all_is_in_it_and_sealed_last() -> None:
     building = plan_root(ENTRIES, ("/cvmfs/a.b",), has_new_proc=True).building
     assert building[-2:] == (SwapRoot(), MakeReadOnly())
+
+
+def test_where_file_servers_will_mount_it_is_tried_before_anything_else() -> None:
+    plan = plan_root(ENTRIES, ("/cvmfs/a.b",), has_new_proc=True, tries_fuse=True)
+    assert plan.foundation[:3] == (ReceiveOnly(), TryFuse(), StackRoot())
+    assert SwapRoot(covers_trial=True) in plan.building
+
+
+def test_mounts_of_the_host_are_shown_at_their_mount_points() -> None:
+    shown = {"/cvmfs/a.b": "/run/x/a.b"}
+    building = plan_root((), tuple(shown), has_new_proc=True, shown=shown).building
+    place, bind = MakeDirectory("cvmfs/a.b"), ShowMount("/run/x/a.b", "cvmfs/a.b")
+    assert building.index(place) < building.index(bind) < building.index(SwapRoot())
 
 
 @pytest.mark.parametrize(
