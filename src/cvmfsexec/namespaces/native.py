@@ -14,15 +14,13 @@ This module is imported only where there is a ``/cvmfs`` at all.
 """
 
 import os
-import select
-import signal
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import NamedTuple
 
 from cvmfsexec import log
 from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces.inquiry import ask
 from cvmfsexec.namespaces.mount_table import Mount, read_mount_table
 from cvmfsexec.namespaces.root import (
     NO_NATIVE,
@@ -31,9 +29,6 @@ from cvmfsexec.namespaces.root import (
     RootEntry,
     read_entries,
 )
-
-PATIENCE_S = 2.0
-"""What a server has to answer in before it counts as dead."""
 
 _AUTOFS = "autofs"
 _USABLE = b"y"
@@ -141,7 +136,7 @@ def _list(directory: str, mounts: _Mounts) -> dict[str, RootEntry]:
     elif mounts.fstype == _AUTOFS:
         listing = ()
     else:
-        answer = _ask({directory: lambda: _write(read_entries(directory))})[directory]
+        answer = ask({directory: lambda: _write(read_entries(directory))})[directory]
         listing = _read(answer)
     entries.update((entry.name, entry) for entry in listing)
     return entries
@@ -162,7 +157,7 @@ def _find_usable(
     questions = {
         name: partial(_try, f"{directory}/{name}", name in mounted) for name in names
     }
-    answers = _ask(questions)
+    answers = ask(questions)
     return {name for name, answer in answers.items() if answer == _USABLE}
 
 
@@ -172,52 +167,6 @@ def _try(path: str, is_mounted: bool) -> bytes:  # noqa: FBT001 -- called above 
     with os.scandir(path) as entries:
         # An empty directory is a mount point that waits, or nothing at all.
         return _USABLE if next(entries, None) is not None or is_mounted else b""
-
-
-def _ask(questions: Mapping[str, Callable[[], bytes]]) -> dict[str, bytes]:
-    """Put questions to servers that may never answer; no answer is an empty one."""
-    asked = {name: _fork(question) for name, question in questions.items()}
-    deadline_s = time.monotonic() + PATIENCE_S
-    return {
-        name: _listen(pid, answer, deadline_s) for name, (pid, answer) in asked.items()
-    }
-
-
-def _fork(question: Callable[[], bytes]) -> tuple[int, int]:
-    answer_out, answer = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(answer)
-        return pid, answer_out
-    try:
-        # Where it hangs not even KILL ends it: it must hold nothing of the user's.
-        os.closerange(0, answer)
-        os.closerange(answer + 1, 1 << 20)
-        os.write(answer, question())
-    except BaseException:  # noqa: BLE001, S110 -- the border of a process; no answer
-        pass
-    finally:
-        os._exit(0)
-
-
-def _listen(pid: int, answer_out: int, deadline_s: float) -> bytes:
-    received = b""
-    arrival = select.poll()
-    arrival.register(answer_out, select.POLLIN)
-    has_ended = False
-    while not has_ended and arrival.poll(
-        max(deadline_s - time.monotonic(), 0.0) * 1000
-    ):
-        data = os.read(answer_out, 1 << 16)
-        has_ended = not data
-        received += data
-    os.close(answer_out)
-    if has_ended:
-        os.waitpid(pid, 0)
-        return received
-    # It hangs in the kernel, where it ends when it is answered. Nobody can wait for it.
-    os.kill(pid, signal.SIGKILL)
-    return b""
 
 
 def _write(entries: Iterable[RootEntry]) -> bytes:
