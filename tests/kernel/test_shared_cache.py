@@ -7,13 +7,13 @@ ask for is counted by a real nginx.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cvmfsexec.cache import claims
-from tests.support.commands import client_dist
+from tests.support.commands import client_dist, started_exec
 from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, publish_tree
 from tests.support.tree_reader import TreeReader, large_tree, started_reader
@@ -44,7 +44,7 @@ def node(origin: Nginx, repository: PublishedRepository) -> Iterator[Path]:
         yield dist
 
 
-def requests_of_sessions(
+def requests_of_readers(
     origin: Nginx, repository: PublishedRepository, count: int
 ) -> list[str]:
     """Let sessions do the same work; return the objects that were asked for."""
@@ -56,12 +56,30 @@ def requests_of_sessions(
         return origin.objects()
 
 
+def requests_of_archivers(
+    origin: Nginx, repository: PublishedRepository, count: int
+) -> list[str]:
+    """Likewise for sessions that read all files in order, so that many come ahead."""
+    # tar itself would look through /dev/null and read nothing.
+    archive = ("sh", "-c", f"tar -cf - -C /cvmfs/{FQRN} . | cat >/dev/null")
+    with node(origin, repository) as dist, contextlib.ExitStack() as stack:
+        sessions = [
+            stack.enter_context(started_exec(dist, FQRN, "--", *archive))
+            for _ in range(count)
+        ]
+        assert [session.finish() for session in sessions] == [0] * count
+        return origin.objects()
+
+
+@pytest.mark.parametrize("requests_of", [requests_of_readers, requests_of_archivers])
 def test_sessions_that_start_at_once_download_each_object_once(
-    origin: Nginx, repository: PublishedRepository
+    origin: Nginx,
+    repository: PublishedRepository,
+    requests_of: Callable[[Nginx, PublishedRepository, int], list[str]],
 ) -> None:
-    by_one = requests_of_sessions(origin, repository, 1)
+    by_one = requests_of(origin, repository, 1)
     assert len(by_one) > FILES
-    by_all = requests_of_sessions(origin, repository, SESSIONS)
+    by_all = requests_of(origin, repository, SESSIONS)
     assert set(by_all) >= set(by_one)
     assert len(by_all) <= 1.1 * len(by_one)
 
