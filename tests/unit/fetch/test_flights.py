@@ -98,3 +98,68 @@ def test_after_a_flight_work_begins_anew() -> None:
 def test_different_work_goes_on_at_once() -> None:
     flights = Flights()
     os.close(flights.join("a", lambda: flights.join("b", open_something)))
+
+
+# Flights of nobody in particular
+
+
+def begun_flight_with_waiters(flights: Flights) -> list[Future[int]]:
+    assert flights.begin("key")
+    pool = ThreadPoolExecutor(THREADS)
+    futures = [pool.submit(flights.join, "key", open_something) for _ in range(THREADS)]
+    while flights._flights["key"].waiting < THREADS:
+        threading.Event().wait(0.001)
+    pool.shutdown(wait=False)
+    return futures
+
+
+def test_a_flight_begins_once() -> None:
+    flights = Flights()
+    assert flights.begin("key")
+    assert not flights.begin("key")
+    assert len(flights) == 1
+    assert not flights.end("key", None)
+    assert flights.begin("key")
+
+
+def test_who_joins_a_begun_flight_shares_what_it_brings() -> None:
+    flights = Flights()
+    futures = begun_flight_with_waiters(flights)
+    brought = open_something()
+    inode = os.fstat(brought).st_ino
+    assert flights.end("key", lambda: brought)
+    descriptors = [future.result(30) for future in futures]
+    assert {os.fstat(descriptor).st_ino for descriptor in descriptors} == {inode}
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def test_nothing_is_opened_for_nobody() -> None:
+    flights = Flights()
+    flights.begin("key")
+    opened: list[int] = []
+    flights.end("key", lambda: opened.append(1))
+    assert opened == []
+
+
+@pytest.mark.parametrize("opened", [None, lambda: None], ids=["nothing", "gone"])
+def test_who_joins_a_flight_that_is_given_up_goes_on_alone(
+    opened: Callable[[], int | None] | None,
+) -> None:
+    flights = Flights()
+    futures = begun_flight_with_waiters(flights)
+    flights.end("key", opened)
+    for future in futures:
+        os.close(future.result(30))
+
+
+def test_nobody_waits_for_ever_if_the_end_fails() -> None:
+    def fail() -> int:
+        raise CacheError("no descriptor is left")
+
+    flights = Flights()
+    futures = begun_flight_with_waiters(flights)
+    with pytest.raises(CacheError):
+        flights.end("key", fail)
+    for future in futures:
+        os.close(future.result(30))
