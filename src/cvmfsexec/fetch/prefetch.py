@@ -54,8 +54,11 @@ class Prefetch:
         claim = ExitStack()
         is_ours = False
         try:
-            is_ours = not store.has(content_hash) and claim.enter_context(
-                store.claim(content_hash, patience_s=0)
+            is_ours = (
+                not store.has(content_hash)
+                and claim.enter_context(store.claim(content_hash, patience_s=0))
+                # Before the claim was ours, another process may have landed.
+                and not store.has(content_hash)
             )
         finally:
             if not is_ours:
