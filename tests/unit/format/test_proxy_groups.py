@@ -5,11 +5,14 @@ from hypothesis import strategies as st
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.proxy_groups import (
     DIRECT,
+    WPAD_URL,
     ProxyGroup,
     format_proxy_list,
+    parse_pac_urls,
     parse_proxy_list,
     parse_server_list,
     without_credentials,
+    without_direct,
 )
 
 FQRN = "atlas.cern.ch"
@@ -165,3 +168,52 @@ def test_any_text_is_a_server_list_or_a_format_error(text: str) -> None:
     except FormatError:
         return
     assert parse_server_list(";".join(servers), FQRN) == servers
+
+
+@pytest.mark.parametrize(
+    ("text", "urls"),
+    [
+        ("", ()),
+        (" ; ", ()),
+        ("auto", (WPAD_URL,)),
+        ("http://grid-wpad/wpad.dat; auto", ("http://grid-wpad/wpad.dat", WPAD_URL)),
+        ("auto;http://wpad/wpad.dat", (WPAD_URL,)),
+        ("http://h:8080/x?y=1", ("http://h:8080/x?y=1",)),
+        ("https://[::1]/wpad.dat", ("https://[::1]/wpad.dat",)),
+        ("http://h", ("http://h",)),
+        ("file:///etc/proxy.pac", ("file:///etc/proxy.pac",)),
+    ],
+)
+def test_places_of_proxy_configuration_files(text: str, urls: tuple[str, ...]) -> None:
+    assert parse_pac_urls(text) == urls
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wpad",
+        "ftp://h/x",
+        "file://h/x",
+        "http://h:0/x",
+        "http:///x",
+        "http://h/ä",
+        "AUTO",
+    ],
+)
+def test_what_is_no_place_of_such_a_file(text: str) -> None:
+    with pytest.raises(FormatError):
+        parse_pac_urls(f"auto;{text}")
+
+
+def test_direct_can_be_taken_out() -> None:
+    groups = parse_proxy_list("DIRECT;a:1|DIRECT;b:1")
+    assert format_proxy_list(without_direct(groups)) == "http://a:1;http://b:1"
+
+
+@given(_texts)
+def test_any_text_is_a_list_of_places_or_a_format_error(text: str) -> None:
+    try:
+        urls = parse_pac_urls(text)
+    except FormatError:
+        return
+    assert parse_pac_urls(";".join(urls)) == urls
