@@ -336,6 +336,7 @@ def _watch(pid: int, invitation: _Invitation, origin: Origin) -> int:
     When the session ends, the command is asked to end, and killed if it does not.
     """
     connection = invitation.connection
+    connection.settimeout(0)
     announce_by_signal(connection.fileno())
     awaited = signals.FORWARDED - origin.signals.ignored
     awaited |= {Signals.SIGCHLD, Signals.SIGIO}
