@@ -7,12 +7,13 @@ have a single one.
 import gc
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec import log
 from cvmfsexec.configuration.locate import ConfigurationRoot
-from cvmfsexec.errors import CvmfsError, NamespaceError
-from cvmfsexec.namespaces.plan import Service, SessionPlan
+from cvmfsexec.errors import ConfigurationError, CvmfsError, NamespaceError
+from cvmfsexec.namespaces.plan import Interface, Service, ServiceChannel, SessionPlan
 from cvmfsexec.namespaces.root import NO_NATIVE, NativeTree
 from cvmfsexec.namespaces.steps import BindElsewhere
 from cvmfsexec.namespaces.supervisor import run_session
@@ -44,6 +45,7 @@ class ExecRequest(NamedTuple):
         mode: 2 or 3, to insist on it; 0 for the best that works.
         name: By which other commands can join; empty for an automatic one.
         binds: What is shown at a second place, once everything is mounted.
+        has_interface: The payload may ask for more repositories.
     """
 
     repositories: tuple[str, ...]
@@ -57,6 +59,7 @@ class ExecRequest(NamedTuple):
     mode: int = 0
     name: str = ""
     binds: tuple[BindElsewhere, ...] = ()
+    has_interface: bool = False
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -170,7 +173,9 @@ class _Attempt(NamedTuple):
     def run(self) -> int:
         """Run it with mounts in its own namespaces (mode 3)."""
         services = self._services()
-        plan = self._plan(services)._replace(services=services)
+        plan = self._plan(services)._replace(
+            services=services, interface=self._interface()
+        )
         self._tell(plan)
         return run_session(plan)
 
@@ -220,30 +225,93 @@ class _Attempt(NamedTuple):
 
     def _services(self, way: "HostWay | None" = None) -> tuple[Service, ...]:
         """Return the file servers for what is needed and not present."""
-        request, root, exit_status_of, native = self
-        if root is None or not self._missing:
+        if self.root is None or not self._missing:
             return ()
         # Imported once, before the forks: it takes half of the time to the first file.
+        import cvmfsexec.file_server  # noqa: F401
+
+        # Who asks for others can perhaps do without the one that configures.
+        wanted = self.request.repositories
+        first = self.request.configuration_repository
+        optional = {first} - set(wanted) if wanted else ()
+        return tuple(
+            self._service(fqrn, way, can_be_absent=fqrn in optional)
+            for fqrn in self._missing
+        )
+
+    def _service(
+        self, fqrn: str, way: "HostWay | None" = None, *, can_be_absent: bool = False
+    ) -> Service:
+        """Return the file server for one repository; nothing is imported for it yet."""
+        place_of = mountpoint_of if way is None else way.place.mountpoint
+        first = self.request.configuration_repository
+        is_configured = bool(first) and fqrn != first
+        is_after = is_configured and first not in self.native.names
+        directory = place_of(first) if is_after else mountpoint_of(first)
+        place = _Place(
+            place_of(fqrn), directory if is_configured else None, can_be_absent
+        )
+        return Service(
+            fqrn,
+            partial(self._serve, fqrn, place, way),
+            (first,) if is_after else (),
+            mountpoint_of(fqrn) if way is None else "",
+        )
+
+    def _serve(
+        self, fqrn: str, place: "_Place", way: "HostWay | None", channel: ServiceChannel
+    ) -> int:
+        """Be a file server, in its own process."""
         from cvmfsexec.file_server import FileServer, Host, ServedRepository
         from cvmfsexec.namespaces.fuse_mount import mount_fuse
 
-        host = Host(root, request.environment, request.uid, request.gid, way is None)
-        place_of = mountpoint_of if way is None else way.place.mountpoint
-        mount = mount_fuse if way is None else way.mount_call
-        first = request.configuration_repository
-        # Who asks for others can perhaps do without the one that configures.
-        optional = {first} - set(request.repositories) if request.repositories else ()
-        services = []
-        for fqrn in self._missing:
-            is_configured = bool(first) and fqrn != first
-            is_after = is_configured and first not in native.names
-            directory = place_of(first) if is_after else mountpoint_of(first)
-            repository = ServedRepository(
-                fqrn,
-                place_of(fqrn),
-                directory if is_configured else None,
-                can_be_absent=fqrn in optional,
+        request = self.request
+        if self.root is None:
+            error = ConfigurationError(
+                "there is no configuration", hint="start the session with --dist"
             )
-            server = FileServer(repository, host, exit_status_of, mount)
-            services.append(Service(fqrn, server.run, (first,) if is_after else ()))
-        return tuple(services)
+            channel.failed(
+                f"{fqrn}: {error}", hint=error.hint, status=self.exit_status_of(error)
+            )
+            return 1
+        host = Host(
+            self.root, request.environment, request.uid, request.gid, way is None
+        )
+        mount = mount_fuse if way is None else way.mount_call
+        repository = ServedRepository(fqrn, *place)
+        return FileServer(repository, host, self.exit_status_of, mount).run(channel)
+
+    # -- from inside ----------------------------------------------------------------
+
+    def _interface(self) -> Interface | None:
+        if not self.request.has_interface:
+            return None
+        return Interface(self._services_for, self._complete_name)
+
+    def _services_for(self, fqrn: str) -> tuple[Service, ...]:
+        """Return what has to be started for a repository that is asked for later."""
+        first = self.request.configuration_repository
+        if not first or fqrn == first:
+            return (self._service(fqrn),)
+        return (self._service(first, can_be_absent=True), self._service(fqrn))
+
+    def _complete_name(self, name: str, channel: ServiceChannel) -> int:
+        """Tell what a short name stands for, in a process of its own."""
+        from cvmfsexec.configuration.evaluate import complete_name
+
+        try:
+            if self.root is None:
+                raise ConfigurationError(f"{name} is not the full name of a repository")
+            channel.named(complete_name(name, self.root, self.request.environment))
+        except CvmfsError as error:
+            status = self.exit_status_of(error)
+            channel.failed(str(error), hint=error.hint, status=status)
+        return 0
+
+
+class _Place(NamedTuple):
+    """The fields of a ``ServedRepository`` after its name."""
+
+    mountpoint: str
+    configuration_directory: str | None
+    can_be_absent: bool

@@ -62,13 +62,13 @@ def run(
 @pytest.mark.parametrize("shell", SHELLS)
 def test_environment_and_words_arrive_as_they_were(shell: str) -> None:
     words = ["", "a  b", "new\nline", "--", "*", "-v"]
-    done = run("--", sys.executable, "-c", TELL, *words, shell=shell)
+    done = run("-N", "--", sys.executable, "-c", TELL, *words, shell=shell)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == [words, GIVEN]
 
 
 def test_nothing_is_added_to_a_small_environment() -> None:
-    done = run("--", "/usr/bin/env", environment={"A": "1"})
+    done = run("-N", "--", "/usr/bin/env", environment={"A": "1"})
     assert (done.stdout, done.stderr) == ("A=1\n", "")
 
 

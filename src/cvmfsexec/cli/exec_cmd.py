@@ -73,6 +73,7 @@ class Arguments(NamedTuple):
     Attributes:
         repositories: Names as typed, in order.
         command: Words of the command; empty for the default shell.
+        has_interface: The command may ask for more repositories.
         verbosity: 0 quiet, 1 verbose, 2 debug.
     """
 
@@ -86,6 +87,7 @@ class Arguments(NamedTuple):
     joined: str | None = None
     wait: str | None = None
     binds: tuple[str, ...] = ()
+    has_interface: bool = True
     verbosity: int = 0
     wants_version: bool = False
     wants_help: bool = False
@@ -194,7 +196,9 @@ def _short_options(word: str, rest: list[str], found: dict[str, object]) -> None
             return
         elif letter == "h":
             found["wants_help"] = True
-        elif letter != "N":
+        elif letter == "N":
+            found["has_interface"] = False
+        else:
             raise UsageError(f"unknown option -{letter}")
 
 
@@ -258,6 +262,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
     if arguments.joined is not None:
         return _join(arguments, environment, cwd)
     root, first, repositories = _repositories(arguments)
+    _arrange_interface(arguments, environment)
     return run(
         ExecRequest(
             repositories=repositories,
@@ -271,10 +276,20 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             mode=int(arguments.mode or 0),
             name=_checked_name(arguments.name),
             binds=tuple(_bind(text, cwd) for text in arguments.binds),
+            has_interface=arguments.has_interface,
         ),
         root,
         exit_codes.exit_status_of,
     )
+
+
+def _arrange_interface(arguments: Arguments, environment: dict[str, str]) -> None:
+    """Let the command ask for more repositories, of this session and no other."""
+    from cvmfsexec.cli.inside import leave_outer_session, offer_commands
+
+    leave_outer_session(environment)
+    if arguments.has_interface:
+        offer_commands(environment, os.path.dirname(os.path.realpath(sys.argv[0])))
 
 
 def _join(arguments: Arguments, environment: dict[str, str], cwd: str) -> int:

@@ -10,6 +10,7 @@ import sys
 from typing import Any, NamedTuple, NoReturn
 
 from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.inside import is_inside, request_mount
 from cvmfsexec.cli.report import replace_missing_streams, report_error, set_verbosity
 from cvmfsexec.errors import CvmfsError
 
@@ -91,6 +92,8 @@ def _main(words: list[str]) -> int:
         sys.stdout.write(HELP)
         return exit_codes.OK
     set_verbosity("mountrepo", arguments.verbosity)
+    if is_inside(os.environ):
+        return request_mount(arguments.repository, os.environ)
     try:
         _mount(arguments)
     except CvmfsError as error:

@@ -10,6 +10,7 @@ import sys
 from typing import Any, NamedTuple, NoReturn
 
 from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.inside import is_inside, request_unmount
 from cvmfsexec.cli.report import (
     replace_missing_streams,
     report_error,
@@ -97,6 +98,10 @@ def _main(words: list[str]) -> int:
         sys.stdout.write(HELP)
         return exit_codes.OK
     set_verbosity("umountrepo", arguments.verbosity)
+    if is_inside(os.environ):
+        return request_unmount(
+            arguments.repository, os.environ, is_lazy=arguments.is_lazy
+        )
     try:
         return _unmount(arguments)
     except CvmfsError as error:

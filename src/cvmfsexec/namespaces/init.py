@@ -30,6 +30,7 @@ from cvmfsexec.namespaces import (
     signals,
     syscalls,
 )
+from cvmfsexec.namespaces.desk import Desk
 from cvmfsexec.namespaces.ears import Ears, announce_by_signal
 from cvmfsexec.namespaces.isolation import Isolation
 from cvmfsexec.namespaces.meeting import Card, Place, Reception
@@ -106,6 +107,7 @@ class _Init:
         self._services = Services(self._wiring, assignment.origin, self._fail)
         self._ears = Ears()
         self._reception = Reception(assignment.place.listener, self._ears)
+        self._desk = self._make_desk()
         self._payload_pid = 0  # before its start
         self._payload_is_reaped = False
         self._failure: Message | None = None
@@ -134,10 +136,18 @@ class _Init:
             self._services.start(one)
         root.perform(steps.building)
         self._hang_on_supervisor()
+        if self._desk is not None:
+            self._desk.open(self._ears)
         self._services.note_root()
         return self._wait_for_verdict()
 
     # -- starting -------------------------------------------------------------------
+
+    def _make_desk(self) -> Desk | None:
+        interface = self._plan.interface
+        if interface is None:
+            return None
+        return Desk(interface, self._services, self._plan.native.names)
 
     def _wiring(self) -> service.Wiring:
         return service.Wiring(
@@ -152,6 +162,7 @@ class _Init:
                 self._assignment.report,
                 self._assignment.place.listener,
                 *self._ears.descriptors,
+                *(self._desk.descriptors if self._desk is not None else ()),
             ),
         )
 
@@ -173,7 +184,12 @@ class _Init:
         root.perform(root.plan_binds(self._plan.binds))
         self._payload_pid = os.fork()
         if self._payload_pid == 0:
-            payload.become_payload(self._plan, origin, self._pid, self._messages)
+            interface = self._plan.interface
+            is_offered = interface is not None and interface.is_for_payload
+            channel = self._desk.inner if self._desk and is_offered else -1
+            payload.become_payload(
+                self._plan, origin, self._pid, self._messages, channel
+            )
         # The payload stays in the supervisor's process group, which a terminal may
         # have in the foreground; only now may init leave that group. It leaves the
         # terminal's session too: as a parent in the same session but another group, it

@@ -33,6 +33,7 @@ class Topic(Enum):
     ABSENT = "absent"  # sender: service
     FAILED = "failed"  # sender: service, number: its exit status, text, hint
     LOST = "lost"  # text: which process ended without being asked to
+    NAMED = "named"  # sender: a short name, text: the complete one
     STARTED = "started"  # the payload is the user again, where it is to be
     ENDED = "ended"  # number: exit status of the payload
 

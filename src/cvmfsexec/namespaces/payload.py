@@ -13,6 +13,7 @@ from cvmfsexec.namespaces import identity, messages, signals, syscalls
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.plan import SessionPlan
+from cvmfsexec.namespaces.requests import DESCRIPTOR_VARIABLE
 
 CANNOT_EXECUTE = 126
 COMMAND_NOT_FOUND = 127
@@ -21,12 +22,19 @@ SIGNALLED = 128
 
 
 def become_payload(
-    plan: SessionPlan, origin: Origin, init_pid: int, mailbox: int
+    plan: SessionPlan, origin: Origin, init_pid: int, mailbox: int, channel: int
 ) -> NoReturn:
     """Be the user again, and then the user's command.
 
     Called in a process that init has just forked. Where that is impossible, init is
     told through the mailbox.
+
+    Args:
+        plan: What to run.
+        origin: What the user's process was like.
+        init_pid: The parent.
+        mailbox: Pipe to init.
+        channel: For requests from inside; -1 for none.
     """
     status = CANNOT_EXECUTE
     try:
@@ -36,7 +44,11 @@ def become_payload(
         syscalls.set_parent_death_signal(signal.SIGKILL)
         if os.getppid() == init_pid:
             signals.hand_back(origin.signals)
-            status = execute(plan.command, plan.environment)
+            environment = dict(plan.environment)
+            if channel >= 0:
+                os.set_inheritable(channel, True)  # noqa: FBT003 -- has no other form
+                environment[DESCRIPTOR_VARIABLE] = str(channel)
+            status = execute(plan.command, environment)
     except (NamespaceError, OSError) as error:
         messages.send(mailbox, messages.about_refusal(error))
     except BaseException:  # noqa: BLE001 -- the border of a process

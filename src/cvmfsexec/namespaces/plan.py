@@ -35,6 +35,9 @@ class ServiceChannel(Protocol):
         Not after ``ready``. Services that come after this one learn of it.
         """
 
+    def named(self, name: str) -> None:
+        """Say what a short name stands for, in place of a service of that name."""
+
 
 class Service(NamedTuple):
     """A file server: a process of its own, that lives as long as the session.
@@ -49,11 +52,29 @@ class Service(NamedTuple):
         run: Called in the service's process; returns its exit status. Once ready, it
             should not return before the session ends.
         after: Names of services that ``wait_for_dependencies`` waits for.
+        mountpoint: Where it mounts, if that can be undone on request.
     """
 
     name: str
     run: Callable[[ServiceChannel], int]
     after: tuple[str, ...] = ()
+    mountpoint: str = ""
+
+
+class Interface(NamedTuple):
+    """What a payload can ask for while it runs (``requests``).
+
+    Attributes:
+        services_for: Returns the service for a complete name, after those that it
+            needs. Called in init: it neither waits nor fails.
+        complete_name: Tells the channel what a short name stands for; called in a
+            process of its own, and returns its exit status.
+        is_for_payload: Whether the payload itself may ask.
+    """
+
+    services_for: Callable[[str], tuple[Service, ...]]
+    complete_name: Callable[[str, ServiceChannel], int]
+    is_for_payload: bool = True
 
 
 class HostMount(NamedTuple):
@@ -83,6 +104,7 @@ class SessionPlan(NamedTuple):
         name: By which other commands can join; empty for an automatic one.
         binds: What is shown elsewhere as well, once all file servers are ready.
         host_mounts: What is shown at some of the mount points.
+        interface: What can be asked for from inside, if anything.
     """
 
     command: tuple[str, ...]
@@ -94,6 +116,7 @@ class SessionPlan(NamedTuple):
     name: str = ""
     binds: tuple[BindElsewhere, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
+    interface: Interface | None = None
 
     def check(self) -> None:
         """Refuse a plan that cannot be carried out.

@@ -70,6 +70,11 @@ class PipeChannel:
         """Say that there will be no service, and that the session can do without."""
         messages.send(self._wiring.messages, Message(Topic.ABSENT, self._name))
 
+    def named(self, name: str) -> None:
+        """Say what a short name stands for."""
+        message = Message(Topic.NAMED, self._name, text=name)
+        messages.send(self._wiring.messages, message)
+
     def _wait_for(self, *events: bytes) -> None:
         while not any(event in self._happened for event in events):
             happened = os.read(self._wiring.events, 8)

@@ -1,7 +1,7 @@
 """The services of a session as init has them: started, ready, absent, ended.
 
 Those of the plan come at the session's start, and the session fails with any of them.
-Others come later, on request (``reception``). Until it is ready, a later one is its
+Others come later, on request (``desk``). Until it is ready, a later one is its
 requester's business alone; from then on it is like the first.
 """
 
@@ -15,7 +15,7 @@ from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.plan import Service
 
 OnSettled = Callable[[Message], None]
-"""Called once with READY or ABSENT, or with FAILED or LOST and the reason."""
+"""Called once with READY, ABSENT or NAMED, or with FAILED or LOST and the reason."""
 
 
 class Stage(Enum):
@@ -115,7 +115,11 @@ class Services:
             others = (running.events for running in self._by_pid.values())
             foreign = (*wiring.foreign, events, *others)
             wiring = wiring._replace(events=events_out, foreign=foreign)
-            service.become_service(one, wiring, self._origin)
+            origin = self._origin
+            if on_settled is not None:
+                # init has let go of those, and their numbers are others' by now.
+                origin = origin._replace(inherited=())
+            service.become_service(one, wiring, origin)
         os.close(events_out)
         running = _Running(one, events, on_settled)
         self._by_pid[pid] = running
@@ -143,7 +147,7 @@ class Services:
             return
         if message.topic is Topic.READY:
             running.settle(Stage.READY, message)
-        elif message.topic is Topic.ABSENT:
+        elif message.topic in (Topic.ABSENT, Topic.NAMED):
             running.settle(Stage.ABSENT, message)
         elif running.on_settled is None:
             self._on_loss(message)

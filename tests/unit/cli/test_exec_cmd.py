@@ -42,9 +42,15 @@ def run(
         pytest.param("a.b --", Arguments(("a.b",), ()), id="no command"),
         pytest.param("a.b c.d -- ls -l", Arguments(("a.b", "c.d"), ("ls", "-l"))),
         pytest.param("a.b -- ls -- -l", Arguments(("a.b",), ("ls", "--", "-l"))),
-        pytest.param("-N a.b -- ls", Arguments(("a.b",), ("ls",)), id="-N"),
         pytest.param(
-            "-NN a.b c.d --", Arguments(("a.b", "c.d"), ()), id="-N twice in a word"
+            "-N a.b -- ls",
+            Arguments(("a.b",), ("ls",), has_interface=False),
+            id="-N",
+        ),
+        pytest.param(
+            "-NN a.b c.d --",
+            Arguments(("a.b", "c.d"), (), has_interface=False),
+            id="-N twice in a word",
         ),
         pytest.param(
             "-m /i.img a.b --", Arguments(("a.b",), (), image="/i.img"), id="-m"
@@ -53,10 +59,14 @@ def run(
             "-m/i.img a.b --", Arguments(("a.b",), (), image="/i.img"), id="-m joined"
         ),
         pytest.param(
-            "-Nm /i.img a.b --", Arguments(("a.b",), (), image="/i.img"), id="-Nm"
+            "-Nm /i.img a.b --",
+            Arguments(("a.b",), (), image="/i.img", has_interface=False),
+            id="-Nm",
         ),
         pytest.param(
-            "-m /i.img -N a.b --", Arguments(("a.b",), (), image="/i.img"), id="-m -N"
+            "-m /i.img -N a.b --",
+            Arguments(("a.b",), (), image="/i.img", has_interface=False),
+            id="-m -N",
         ),
         pytest.param("--dist d a --", Arguments(("a",), (), dist="d"), id="--dist"),
         pytest.param("--dist=d a --", Arguments(("a",), (), dist="d"), id="--dist="),
