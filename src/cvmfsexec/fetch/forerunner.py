@@ -39,6 +39,7 @@ FAILURES_MAX = 3
 REST_MIN_S = 2.0
 REST_MAX_S = 60.0
 
+_LANDINGS_MAX = 32  # that wait; behind a slow disk it is no use to hurry
 _LANDINGS_AT_ONCE = 4  # before the transfers are looked after again
 _END_PATIENCE_S = 2.0
 
@@ -168,7 +169,7 @@ class Forerunner:
             return
         for _ in range(min(_LANDINGS_AT_ONCE, len(self._small))):
             self._land(self._small.popleft())
-        if not self._small:
+        if not self._small and not self._is_over:
             transport.wait()
 
     def _next_prefetch(self, active_count: int) -> Prefetch | None:
@@ -193,7 +194,9 @@ class Forerunner:
         return None
 
     def _has_room(self, active_count: int) -> bool:
-        if self._is_over or self._clock() < self._rests_until_s:
+        if self._is_over or len(self._small) >= _LANDINGS_MAX:
+            return False
+        if self._clock() < self._rests_until_s:
             return False
         others_count = self._fetcher.fetching_count - active_count - len(self._small)
         return active_count + max(0, others_count) < self._connections_max
