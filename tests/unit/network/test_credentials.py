@@ -50,7 +50,7 @@ def test_tokens_are_looked_for_in_the_order_of_wlcg(tmp_path: Path) -> None:
     runtime = str(tmp_path)
     everywhere = {"BEARER_TOKEN_FILE": given_file, "XDG_RUNTIME_DIR": runtime}
     shown = [
-        found(TOKEN, BEARER_TOKEN=" from-variable\n", **everywhere).bearer_token,
+        found(TOKEN, **everywhere, BEARER_TOKEN=" from-variable\n").bearer_token,  # noqa: S106
         found(TOKEN, **everywhere).bearer_token,
         found(TOKEN, XDG_RUNTIME_DIR=runtime).bearer_token,
     ]
