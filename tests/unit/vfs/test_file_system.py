@@ -447,8 +447,7 @@ def test_descriptors_are_bounded(
         if stat.S_ISREG(found.mode) and not path.startswith(b"/long"):
             files.read(found.inode, 0, 1 << 20)
     catalogs = 4
-    claims = 1
-    assert descriptor_count() <= before + 2 + catalogs + claims
+    assert descriptor_count() <= before + 2 + catalogs
 
 
 def test_external_files_are_read_by_path(made: CatalogRepository) -> None:
