@@ -1,6 +1,7 @@
 """Sessions whose repositories the host mounts, by the real helper."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,11 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import started_exec
-from tests.support.host_mounts import CONFIG, REPOSITORIES, Site, configure, kill, site
+from tests.support.commands import (
+    client_dist,
+    give_to_ordinary_user,
+    started_exec,
+)
+from tests.support.host_mounts import (
+    CONFIG,
+    DIST_NAME,
+    REPOSITORIES,
+    Site,
+    configure,
+    kill,
+    site,
+)
 from tests.support.sessions import (
     PATIENCE_S,
     ROOT,
+    Caller,
     Place,
     Started,
     places,
@@ -258,6 +272,87 @@ def test_an_interruption_before_the_start_leaves_nothing(here: Site) -> None:
         with started_exec(here.dist, *words) as started, silent.accept()[0]:
             started.process.terminate()
             assert started.finish() == 143
+    assert left_behind(here) == []
+
+
+def test_two_installations_side_by_side_do_not_meet(here: Site) -> None:
+    with client_dist(here.base_url, here.master_key, name=DIST_NAME) as other:
+        script = f"echo up; read -r _; cat /cvmfs/{ONE}/hello"
+        words = (*MODE, ONE, "--", "sh", "-c", script)
+        line, environment = here.command("cvmfsexec", *words)
+        with subprocess.Popen(
+            line,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as first:
+            assert first.stdout is not None
+            assert first.stdout.readline() == "up\n"
+            second = here.run(
+                "cvmfsexec",
+                "--dist",
+                str(other),
+                *MODE,
+                ONE,
+                "--",
+                "cat",
+                f"/cvmfs/{ONE}/hello",
+            )
+            assert (second.returncode, second.stdout) == (0, ONE)
+            assert first.communicate("\n")[0] == ONE
+    assert left_behind(here) == []
+
+
+def test_a_read_only_dist_is_enough(here: Site) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give the dist away")
+    for directory, _, _ in os.walk(here.dist):
+        os.chown(directory, 0, 0)
+    before = sorted(here.dist.rglob("*"))
+    try:
+        words = (*MODE, ONE, "--", "cat", f"/cvmfs/{ONE}/hello")
+        done = here.run("cvmfsexec", *words, environment={"HOME": "/nonexistent"})
+        assert (done.returncode, done.stdout, done.stderr) == (0, ONE, ""), done.stderr
+    finally:
+        give_to_ordinary_user(here.dist)
+    assert sorted(here.dist.rglob("*")) == before
+    assert not here.mounts()
+    kept = here.temporary / "cvmfsexec-1001"  # the cache, as in mode 3
+    assert not list(kept.glob("session-*"))
+    shutil.rmtree(kept)
+
+
+def test_the_runtime_directory_is_preferred(here: Site) -> None:
+    run = here.dist.parent / "run"
+    run.mkdir(mode=0o700)
+    give_to_ordinary_user(here.dist.parent)
+    script = f"grep -c ' {run}/cvmfsexec/session-' /proc/self/mounts"
+    words = (*MODE, ONE, "--", "sh", "-c", script)
+    done = here.run("cvmfsexec", *words, environment={"XDG_RUNTIME_DIR": str(run)})
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert list(run.iterdir()) == []
+    run.rmdir()
+
+
+def test_root_can_have_one_too(here: Site) -> None:
+    with client_dist(here.base_url, here.master_key) as dist:
+        top = dist.parent
+        for directory, _, files in os.walk(top):
+            for name in (".", *files):
+                os.chown(os.path.join(directory, name), os.geteuid(), os.getegid())
+        words = ("--dist", str(dist), *MODE, ONE, "--", "cat", f"/cvmfs/{ONE}/hello")
+        temporary = {"TMPDIR": str(top / "tmp")}
+        done = here.run("cvmfsexec", *words, caller=Caller.ROOT, environment=temporary)
+        assert (done.returncode, done.stdout, done.stderr) == (0, ONE, "")
+        assert list((top / "tmp").iterdir()) == []
+
+
+def test_it_can_be_joined(here: Site) -> None:
+    name = f"mode-two-{here.mark}"
+    with session(here, "--name", name, ONE, *WAIT):
+        done = here.run("cvmfsexec", "--join", name, "--", "cat", f"/cvmfs/{ONE}/hello")
+    assert (done.returncode, done.stdout, done.stderr) == (0, ONE, ""), done.stderr
     assert left_behind(here) == []
 
 
