@@ -48,6 +48,16 @@ def _committed_object_can_be_opened(store: ObjectStore) -> None:
     assert content_of(store.open_object(NAME)) == CONTENT
 
 
+def _kept_object_can_be_opened(store: ObjectStore) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with store.transaction() as transaction:
+            transaction.write(CONTENT)
+            assert transaction.keep(NAME)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert content_of(store.open_object(NAME)) == CONTENT
+
+
 def _empty_object_can_be_stored(store: ObjectStore) -> None:
     assert content_of(put(store, NAME, b"")) == b""
     assert content_of(store.open_object(NAME)) == b""
@@ -185,6 +195,7 @@ def _usage_is_that_of_few_objects_or_unknown(store: ObjectStore) -> None:
 STORE_CLAIMS: tuple[Claim, ...] = (
     _absent_object_is_none,
     _committed_object_can_be_opened,
+    _kept_object_can_be_opened,
     _empty_object_can_be_stored,
     _pieces_are_joined_in_order,
     _uncommitted_object_is_invisible,
