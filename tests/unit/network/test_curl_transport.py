@@ -1,7 +1,6 @@
 import base64
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from cvmfsexec.network.credentials import Credential
 from cvmfsexec.network.curl_transport import CurlTransport
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.network.transport import Answer, FaultKind, Request, TransportFault
+from tests.support.authority import Authority
 from tests.support.http_server import (
     Behaviour,
     CutOff,
@@ -303,29 +303,20 @@ def test_each_proxy_keeps_its_connections(server: HttpServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a certificate for 127.0.0.1, with its key, that vouches for itself."""
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", str(path) + ".key", "-out", str(path)],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
-    return path
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
-def tls_server(authority: Path) -> Iterator[HttpServer]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority, str(authority) + ".key")
-    with HttpServer(FILES, tls=context) as running:
+def tls_server(authority: Authority) -> Iterator[HttpServer]:
+    with HttpServer(FILES, tls=authority.context()) as running:
         yield running
 
 
-def test_https_with_a_known_authority(tls_server: HttpServer, authority: Path) -> None:
-    settings = IMPATIENT._replace(authorities=Authorities(bundle=str(authority)))
+def test_https_with_a_known_authority(
+    tls_server: HttpServer, authority: Authority
+) -> None:
+    settings = IMPATIENT._replace(authorities=Authorities(bundle=str(authority.bundle)))
     assert ask(tls_server.url + "/a", settings)[1] == FILES["/a"]
 
 
@@ -346,24 +337,17 @@ def secret_request(url: str, credential: Credential, proxy: str = DIRECT) -> Req
 
 
 @pytest.fixture
-def trusting(authority: Path) -> CurlTransport:
+def trusting(authority: Authority) -> CurlTransport:
     settings = IMPATIENT._replace(
-        authorities=Authorities(bundle=str(authority)), follows_redirects=True
+        authorities=Authorities(bundle=str(authority.bundle)), follows_redirects=True
     )
     return CurlTransport(settings)
 
 
-def tls_context(authority: Path, *, asks_for_certificate: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority, str(authority) + ".key")
-    if asks_for_certificate:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(authority)
-    return context
-
-
-def test_token_is_shown_to_the_server(trusting: CurlTransport, authority: Path) -> None:
-    tls = tls_context(authority, asks_for_certificate=False)
+def test_token_is_shown_to_the_server(
+    trusting: CurlTransport, authority: Authority
+) -> None:
+    tls = authority.context()
     with HttpServer(FILES, tls, token=TOKEN.bearer_token) as server:
         url = server.url + "/a"
         assert trusting.get(request(url), unexpected).status == 401
@@ -374,14 +358,13 @@ def test_token_is_shown_to_the_server(trusting: CurlTransport, authority: Path) 
 
 
 def test_certificate_is_shown_to_the_server(
-    trusting: CurlTransport, authority: Path
+    trusting: CurlTransport, authority: Authority
 ) -> None:
-    pem = authority.read_bytes() + Path(f"{authority}.key").read_bytes()
-    with HttpServer(FILES, tls_context(authority, asks_for_certificate=True)) as server:
+    with HttpServer(FILES, authority.context(asks_for_certificate=True)) as server:
         url = server.url + "/a"
         with pytest.raises(TransportFault):
             trusting.get(request(url), unexpected)
-        credential = Credential(certificate=pem)
+        credential = Credential(certificate=authority.credential)
         assert trusting.get(secret_request(url, credential), ignore).status == 200
         trusting.close()
         with pytest.raises(TransportFault):
@@ -397,8 +380,10 @@ def test_unusable_certificate_is_a_fault(
     assert caught.value.kind is FaultKind.HOST_CONNECTION
 
 
-def test_proxy_does_not_see_the_token(trusting: CurlTransport, authority: Path) -> None:
-    tls = tls_context(authority, asks_for_certificate=False)
+def test_proxy_does_not_see_the_token(
+    trusting: CurlTransport, authority: Authority
+) -> None:
+    tls = authority.context()
     with (
         HttpServer(FILES, tls, token=TOKEN.bearer_token) as server,
         ForwardProxy() as proxy,
@@ -410,9 +395,12 @@ def test_proxy_does_not_see_the_token(trusting: CurlTransport, authority: Path) 
 
 
 def test_token_is_not_taken_to_where_a_server_redirects(
-    trusting: CurlTransport, tls_server: HttpServer, server: HttpServer, authority: Path
+    trusting: CurlTransport,
+    tls_server: HttpServer,
+    server: HttpServer,
+    authority: Authority,
 ) -> None:
-    tls = tls_context(authority, asks_for_certificate=False)
+    tls = authority.context()
     with HttpServer(FILES, tls) as other:
         for target in (other, server):
             tls_server.misbehave(Redirect(target.url + "/a"), path="/a", times=1)
