@@ -11,4 +11,4 @@ def target(data: bytes) -> None:
     except FormatError:
         return
     for mount in mounts:
-        assert not mount.is_below(mount.mountpoint)
+        assert not mount.is_below(mount.mountpoint + "/below")

@@ -151,6 +151,14 @@ class PendingFiles:
 
     def remove_dead(self) -> int:
         """Remove the files whose writers are dead; return how many there were."""
+        return self._visit(_remove_if_dead)
+
+    def count_dead(self) -> int:
+        """Return how many files there are whose writers are dead."""
+        return self._visit(_is_dead_file)
+
+    def _visit(self, act: Callable[[int, str], bool]) -> int:
+        """Call a function for each file that has a name; count where it said yes."""
         try:
             directory = os.open(
                 DIRECTORY,
@@ -161,7 +169,7 @@ class PendingFiles:
             return 0  # not there yet
         try:
             names = [n for n in os.listdir(directory) if n.startswith(_PREFIX)]
-            return sum(_remove_if_dead(directory, name) for name in names)
+            return sum(act(directory, name) for name in names)
         finally:
             os.close(directory)
 
@@ -242,6 +250,17 @@ def _remove_if_dead(directory: int, name: str) -> bool:
         return False
     else:
         return True
+    finally:
+        os.close(descriptor)
+
+
+def _is_dead_file(directory: int, name: str) -> bool:
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return False  # renamed meanwhile
+    try:
+        return _is_dead(descriptor)
     finally:
         os.close(descriptor)
 

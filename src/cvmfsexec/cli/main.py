@@ -37,6 +37,7 @@ COMMANDS = {
     "proxy": "tell which proxies were found, from where, and how they fare",
     "host": "tell in which order servers are asked, and how they fare",
     "probe": "see whether repositories can be reached and are believed",
+    "doctor": "tell what works here, what does not, and what to do about it",
     "sessions": "list the sessions of this user on this node",
     "publish": "make or continue a repository from a directory",
     "serve": "serve repositories over HTTP on loopback",

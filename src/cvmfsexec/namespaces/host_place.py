@@ -8,7 +8,7 @@ mean nothing to another container, or node, that sees the same directory.
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from cvmfsexec import log
@@ -82,13 +82,28 @@ class HostPlace:
 
 def clear_away_dead(base: str, helper: Fusermount) -> None:
     """Clear away what sessions that were killed have left in a directory."""
+    for path, lock in _lock_dead(base):
+        log.detail("clearing away %s, left behind", path)
+        _clear_away(path, helper)
+        os.close(lock)
+
+
+def list_dead(base: str) -> list[str]:
+    """Return the directories that sessions that were killed have left behind."""
+    dead = []
+    for path, lock in _lock_dead(base):
+        dead.append(path)
+        os.close(lock)
+    return dead
+
+
+def _lock_dead(base: str) -> Iterator[tuple[str, int]]:
+    """Yield what nobody has locked; it is locked now, and the caller lets go of it."""
     with suppress(FileNotFoundError):
         for name in os.listdir(base):
             path = os.path.join(os.path.realpath(base), name)
             if name.startswith(_PREFIX) and (lock := _take_lock(path)) >= 0:
-                log.detail("clearing away %s, left behind", path)
-                _clear_away(path, helper)
-                os.close(lock)
+                yield path, lock
 
 
 def _take_lock(place: str) -> int:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from cvmfsexec.errors import NamespaceError
+from cvmfsexec.errors import CvmfsError, NamespaceError
 from cvmfsexec.namespaces import hints, identity, messages, steps, syscalls
 from cvmfsexec.namespaces.fuse_mount import mount_fuse
+from cvmfsexec.namespaces.fusermount import Fusermount
 from cvmfsexec.namespaces.isolation import Isolation
 from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
 
@@ -21,6 +22,7 @@ PRIVATE_ROOT = "mounts in it"
 FUSE_MOUNT = "FUSE mount in it"
 PAYLOAD_NAMESPACE = "second user namespace"
 NEW_PROC = "pid namespace with its own /proc"
+FUSERMOUNT = "mount by fusermount"
 
 _SCRATCH = "probe"
 
@@ -63,6 +65,32 @@ def try_namespaces() -> dict[str, Trial]:
         os.close(incoming)
         os.waitpid(pid, 0)
     return trials
+
+
+def try_fusermount(helper: Fusermount, directory: str) -> Trial:
+    """Try a mount of the host, on a directory that is made for it and removed.
+
+    Args:
+        helper: Mounts and unmounts.
+        directory: In which the user can make one.
+    """
+    mountpoint = os.path.join(directory, f"cvmfsexec-probe-{os.urandom(6).hex()}")
+    try:
+        os.mkdir(mountpoint, 0o700)
+        try:
+            device = helper.mount(mountpoint, source="cvmfsexec-probe")
+            try:
+                helper.unmount(mountpoint, is_lazy=True)
+            finally:
+                os.close(device)
+        finally:
+            os.rmdir(mountpoint)
+    except CvmfsError as error:
+        return Trial(FUSERMOUNT, works=False, reason=str(error), hint=error.hint)
+    except OSError as error:
+        reason = f"cannot use {directory}: {error.strerror}"
+        return Trial(FUSERMOUNT, works=False, reason=reason)
+    return Trial(FUSERMOUNT, works=True)
 
 
 def _become_prober(outgoing: int) -> NoReturn:

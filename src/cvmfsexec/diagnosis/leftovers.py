@@ -1,0 +1,98 @@
+"""What sessions and mounts that were killed have left behind, and its removal."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from cvmfsexec.cache.pending import PendingFiles
+from cvmfsexec.configuration.mount_places import MountPlace
+from cvmfsexec.errors import CvmfsError
+from cvmfsexec.host_mounts import heal, mounted
+from cvmfsexec.namespaces.fusermount import Fusermount
+from cvmfsexec.namespaces.host_place import clear_away_dead, list_dead
+from cvmfsexec.namespaces.inquiry import ask
+
+_ALIVE = b"y"
+_DEAD = b"n"
+
+
+class Leftover(NamedTuple):
+    """Something that nobody uses any more.
+
+    Attributes:
+        text: What it is.
+        remove: Takes it away; CvmfsError or OSError if that fails.
+    """
+
+    text: str
+    remove: Callable[[], object]
+
+
+def find_dead_mounts(
+    places: tuple[MountPlace, ...], helper: Fusermount
+) -> Iterator[Leftover]:
+    """Yield mounts of ``mountrepo`` whose file servers have ended."""
+    mountpoints = mounted(places, os.getuid())
+    answers = ask({one: partial(_try, one) for one in mountpoints})
+    for mountpoint, answer in answers.items():
+        if answer == _DEAD:  # one that is only slow may answer yet
+            yield Leftover(
+                f"mount without a file server: {mountpoint}",
+                partial(heal, helper, mountpoint),
+            )
+
+
+def find_dead_sessions(base: str, helper: Fusermount) -> Iterator[Leftover]:
+    """Yield mounts that sessions in mode 2 have left behind.
+
+    Args:
+        base: Where such sessions have their directories.
+        helper: Unmounts.
+    """
+    dead = list_dead(base)
+    if dead:
+        yield Leftover(
+            f"mounts of {len(dead)} killed sessions in {base}",
+            partial(clear_away_dead, base, helper),
+        )
+
+
+def find_dead_files(cache_directory: str) -> Iterator[Leftover]:
+    """Yield files under way whose writers are dead."""
+    try:
+        count = _with_pending(cache_directory, PendingFiles.count_dead)
+    except OSError:
+        return  # never used
+    if count:
+        yield Leftover(
+            f"{count} unfinished files in {cache_directory}",
+            partial(_with_pending, cache_directory, PendingFiles.remove_dead),
+        )
+
+
+def remove(leftover: Leftover) -> str:
+    """Take something away; return why that failed, or nothing."""
+    try:
+        leftover.remove()
+    except CvmfsError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.strerror}"
+    return ""
+
+
+def _try(mountpoint: str) -> bytes:
+    try:
+        os.statvfs(mountpoint)  # never answered out of the kernel's memory
+    except OSError:
+        return _DEAD
+    return _ALIVE
+
+
+def _with_pending(cache_directory: str, act: Callable[[PendingFiles], int]) -> int:
+    directory = os.open(cache_directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return act(PendingFiles(directory))
+    finally:
+        os.close(directory)
