@@ -28,11 +28,13 @@ QUICK = {
     "CVMFS_LOW_SPEED_LIMIT": 20_000,
     "CVMFS_PROXY_RESET_AFTER": 4,
     "CVMFS_HOST_RESET_AFTER": 4,
+    "CVMFS_READ_AHEAD": 0,  # each read is a request
 }
 PATIENT = {
     "CVMFS_TIMEOUT": 30,
     "CVMFS_TIMEOUT_DIRECT": 30,
     "CVMFS_LOW_SPEED_LIMIT": 1,
+    "CVMFS_READ_AHEAD": 1,
 }
 """For tests that count requests: a busy machine must not look like a stalled one."""
 
@@ -152,6 +154,15 @@ def test_no_read_fails_whoever_fails(site: Site, proxies: str, fault: Fault) -> 
         assert reader.read(20) == OK
 
 
+def test_no_read_fails_while_files_are_fetched_ahead(site: Site) -> None:
+    with site.reader("{0}|{1}", CVMFS_READ_AHEAD=1) as reader:
+        reader.begin_all()
+        for victim in site.servers:
+            reader.wait_for_reads(100)
+            victim.restart()
+        assert reader.finish() == OK
+
+
 @pytest.mark.parametrize("dead_squid", [0, 1])
 @pytest.mark.parametrize("dead_replica", [0, 1])
 def test_no_read_fails_while_one_route_of_four_works(
@@ -258,11 +269,13 @@ def test_reads_fail_when_no_route_is_left_and_recover(site: Site) -> None:
         assert reader.read(10) == OK
         for squid in site.squids:
             squid.kill()
+        reader.enter_next_area()
         assert reader.read(4) == EIO
         site.squids[1].start()
         assert reader.read(20) == OK
         for replica in site.replicas:
             replica.stall()
+        reader.enter_next_area()
         assert reader.read(1) == EIO
         site.replicas[1].resume()
         assert reader.read(20) == OK
@@ -277,6 +290,7 @@ def test_nobody_goes_direct_unless_it_is_listed(site: Site) -> None:
         assert not any(one.is_direct for one in site.replicas[0].requests())
         for squid in site.squids:
             squid.kill()
+        reader.enter_next_area()
         assert reader.read(40) == OK
         assert any(one.is_direct for one in site.replicas[0].requests())
 

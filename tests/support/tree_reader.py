@@ -63,6 +63,11 @@ class TreeReader:
         paths, self._paths = self._paths[:count], self._paths[count:]
         self._begin(paths)
 
+    def enter_next_area(self) -> None:
+        """Leave out what may have been fetched ahead; the next read is a new one."""
+        area, _, _ = self._paths[0].partition("/")
+        self._paths = [path for path in self._paths if not path.startswith(f"{area}/")]
+
     def begin_long(self) -> None:
         """Let a file be read whose transfer takes a while."""
         self._begin([self._long_paths.pop()])
