@@ -36,7 +36,9 @@ def read_everything(path: str) -> None:
             assert found is None or found.row == entry.row
             catalog.find(entry.path_hash)
             catalog.hardlink_row(entry)
+            listing = catalog.listing(entry.path_hash, after_row=0, limit=100)
             rows = [child.row for child in catalog.list_(entry.path_hash)]
+            assert list(listing.row) == rows[:100]
             assert rows == sorted(set(rows))
             if entry.is_chunked:
                 chunks = catalog.chunks(entry)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
-from cvmfsexec.errors import FormatError
+from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
 from cvmfsexec.repository.foresight import CatalogForesight
@@ -118,7 +118,10 @@ class CatalogTree:
             return self.catalog(slot)
         self._listed.add(slot.number)
         outer = self._slots[slot.parent - ROOT_SLOT]
-        is_walk = self._foresight.enter(slot, outer, self.catalog(outer))
+        try:
+            is_walk = self._foresight.enter(slot, outer, self.catalog(outer))
+        except CvmfsError:
+            is_walk = False  # the outer one was there before, and is not needed here
         catalog = self.catalog(slot)
         if is_walk:
             self._foresight.begin(slot, catalog)

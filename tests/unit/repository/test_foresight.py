@@ -4,6 +4,7 @@ import pytest
 
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
+from cvmfsexec.repository import catalog_tree
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.foresight import CatalogForesight
 from cvmfsexec.repository.lookup import Location, PathLookup
@@ -110,6 +111,17 @@ def test_a_damaged_reference_harms_only_those_that_need_it(
     found = lookup.find(b"/a")
     assert found is not None
     assert [one.path for one in lookup.list_(found)] == [b"/a/file"]
+
+
+def test_a_listing_does_not_need_the_catalog_above(
+    made: CatalogRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog_tree, "OPEN_MAX", 1)
+    walk = Walk(made)
+    slot = walk.lookup.contents_slot(walk.at(b"/q/e"))
+    catalog = walk.tree.catalog(slot)  # pushes the root catalog out
+    made.instead[walk.tree.root.content_hash] = slot.content_hash  # and now it is lost
+    assert walk.tree.listed(slot) is catalog
 
 
 def test_catalogs_below_a_walk_are_wanted_when_it_arrives(
