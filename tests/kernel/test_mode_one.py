@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.namespaces.fusermount import find_helper
 from tests.support.commands import client_dist, give_to_ordinary_user
 from tests.support.host_mounts import (
     CONFIG,
@@ -19,7 +20,7 @@ from tests.support.host_mounts import (
     kill,
     site,
 )
-from tests.support.sessions import Caller, callers, wait_until, wrap
+from tests.support.sessions import ROOT, Caller, callers, wait_until, wrap
 
 pytestmark = pytest.mark.kernel
 
@@ -231,6 +232,30 @@ def test_without_rights_the_helper_is_looked_at(here: Site) -> None:
     )
     assert done.returncode == 4
     assert "set-uid programs have no effect here (no_new_privs)" in done.stderr
+
+
+@pytest.mark.parametrize("has_helper", [True, False])
+def test_root_of_a_user_namespace_can_mount_there(
+    here: Site, *, has_helper: bool
+) -> None:
+    hide = "" if has_helper else f"mount --bind /dev/null {find_helper('')}; "
+    script = (
+        f'{hide}"$1/mountrepo" "$2" && cat "$3/hello" && '
+        'grep -c " /dev/fuse " /proc/self/mountinfo && "$1/umountrepo" "$2"'
+    )
+    words = (str(ROOT), ONE, str(here.mountpoint(ONE)))
+    line, environment = here.command("mountrepo")
+    inside = ("unshare", "-rm", "sh", "-c", script, "sh", *words)
+    done = subprocess.run(
+        (*line[:-1], *inside),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{ONE}1\nUnmounting {ONE}\n"
 
 
 def test_what_is_not_mounted_cannot_be_unmounted(here: Site) -> None:

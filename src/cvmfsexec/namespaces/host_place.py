@@ -125,13 +125,16 @@ def _take_lock(place: str) -> int:
 
 
 def _clear_away(path: str, helper: Fusermount) -> None:
-    try:
-        for one in reversed(read_mount_table()):
-            if one.is_below(path):
+    is_clear = True
+    for one in reversed(read_mount_table()):
+        if one.is_below(path):
+            try:
                 helper.unmount(one.mountpoint, is_lazy=True)
-    except CvmfsError as error:
-        log.warning("%s", error)
-        return
+            except CvmfsError as error:
+                is_clear = False
+                log.warning("%s", error)
+    if not is_clear:
+        return  # what is a mount point somewhere must not be removed
     with suppress(OSError):
         for name in os.listdir(path):
             if name != _LOCK:
