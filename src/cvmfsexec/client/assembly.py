@@ -6,7 +6,7 @@ Make it after the last fork: its connections and threads belong to one process.
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
@@ -21,6 +21,7 @@ from cvmfsexec.client.mount_attributes import (
     ServerGauges,
 )
 from cvmfsexec.client.ownership import Identity, shown_id
+from cvmfsexec.client.reading_ahead import ReadingAhead
 from cvmfsexec.configuration.blacklists import read_blacklists
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.keys import master_keys
@@ -31,26 +32,19 @@ from cvmfsexec.configuration.settings import (
     MagicXattrVisibility,
     ViewSettings,
 )
-from cvmfsexec.fetch import Fetcher, ObjectRequest
-from cvmfsexec.fetch.forerunner import Forerunner
+from cvmfsexec.fetch import Fetcher
 from cvmfsexec.fetch.throttle import FailureThrottle
 from cvmfsexec.format.blacklist import EMPTY_BLACKLIST, Blacklist
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.repository.catalog_tree import CatalogTree
-from cvmfsexec.repository.foresight import CatalogForesight
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import RevisionSelector
 from cvmfsexec.trust.chain import TrustSettings, check_revision
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
-from cvmfsexec.vfs.lookahead import LookAhead
 from cvmfsexec.vfs.presentation import Presentation
-
-if TYPE_CHECKING:
-    from cvmfsexec.fetch.prefetch import Prefetch
-    from cvmfsexec.network.parallel_transport import ParallelTransport
 
 
 class User(NamedTuple):
@@ -126,23 +120,18 @@ class Client:
             remembers=store is None,
         )
         self.revision = self.selector.select(self.settings.revision)
-        reads_ahead = configuration.boolean("CVMFS_READ_AHEAD", default=True)
-        self._catalogs_ahead = CatalogForesight()
+        self._ahead: ReadingAhead | None = None
+        if configuration.boolean("CVMFS_READ_AHEAD", default=True):
+            self._ahead = ReadingAhead(self.fetcher, self.http, network)
         self.tree = CatalogTree(
             self.fetcher,
             self.revision.root_catalog,
             self.revision.root_catalog_size,
             has_alternative_path=self.revision.has_alternative_path,
-            foresight=self._catalogs_ahead if reads_ahead else None,
+            foresight=self._ahead.catalogs if self._ahead else None,
         )
         self.lookup = PathLookup(self.tree)
         self._check_root_catalog(user)
-        self._look_ahead = LookAhead(self.fetcher.has)
-        self._forerunner: Forerunner | None = None
-        if reads_ahead:
-            self._forerunner = _forerunner(self, network, self._next_ahead)
-            self._look_ahead.wake = self._forerunner.wake
-            self._catalogs_ahead.wake = self._forerunner.wake
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._attributes = MountAttributes(
             MountFacts(
@@ -154,7 +143,7 @@ class Client:
                 self._external,
                 (network.timeout_s, network.timeout_direct_s),
                 self.trust.master_keys,
-                self._ahead_counts,
+                self._ahead.counts if self._ahead else dict,
             )
         )
 
@@ -172,7 +161,7 @@ class Client:
             file_system_statistics(
                 self.tree, self.store, self.settings.cache.quota_limit_mb
             ),
-            None if self._forerunner is None else self._look_ahead,
+            self._ahead.look_ahead if self._ahead else None,
         )
 
     def watch(self, gauges: ServerGauges) -> None:
@@ -185,8 +174,8 @@ class Client:
 
     def close(self) -> None:
         """Let go of catalogs and cache."""
-        if self._forerunner is not None:
-            self._forerunner.close()
+        if self._ahead is not None:
+            self._ahead.close()
         self.tree.close()
         if isinstance(self.store, DirectoryStore):
             self.store.close()
@@ -201,21 +190,6 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _next_ahead(self) -> ObjectRequest | None:
-        """Return what to fetch ahead next: catalogs first, they hold up the most."""
-        return self._catalogs_ahead.take() or self._look_ahead.next_request()
-
-    def _ahead_counts(self) -> Mapping[str, int]:
-        if self._forerunner is None:
-            return {}
-        foresight = self._look_ahead.foresight
-        return {
-            "fetched": self._forerunner.fetched_count,
-            "failed": self._forerunner.failed_count,
-            "used": foresight.used_count,
-            "wasted": foresight.wasted_count,
-        }
 
     def _check_root_catalog(self, user: User) -> None:
         """Open the root catalog, so that what is wrong with it shows now.
@@ -235,27 +209,6 @@ class Client:
             authorise(
                 self.fqrn, catalog.authorisation, clients, user.uid, user.environment
             )
-
-
-def _forerunner(
-    client: Client,
-    network: NetworkSettings,
-    supply: Callable[[], ObjectRequest | None],
-) -> Forerunner:
-    connections_max = network.connections_max
-
-    def new_transport() -> "ParallelTransport[Prefetch]":
-        from cvmfsexec.network.parallel_transport import ParallelTransport
-
-        return ParallelTransport(network, connections_max)
-
-    return Forerunner(
-        client.fetcher,
-        client.http,
-        new_transport,
-        supply,
-        connections_max=connections_max,
-    )
 
 
 def _external_client(

@@ -9,6 +9,7 @@ that of the right bytes.
 import os
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cvmfsexec import log
 from cvmfsexec.cache.store import ObjectStore
@@ -19,10 +20,12 @@ from cvmfsexec.errors import (
     ObjectTooLargeError,
 )
 from cvmfsexec.fetch.flights import Flights
-from cvmfsexec.fetch.prefetch import Prefetch
 from cvmfsexec.fetch.request import ObjectRequest, ObjectSource
 from cvmfsexec.fetch.sinks import MemorySink, ObjectSink, StreamSink
 from cvmfsexec.format.digest import ContentHash
+
+if TYPE_CHECKING:
+    from cvmfsexec.fetch.prefetch import Prefetch
 
 SMALL_BYTES = 256 * 1024
 """Objects up to here are always gathered in memory, in as many threads as there are."""
@@ -124,7 +127,7 @@ class Fetcher:
         finally:
             os.close(descriptor)
 
-    def prefetch(self, request: ObjectRequest) -> Prefetch | None:
+    def prefetch(self, request: ObjectRequest) -> "Prefetch | None":
         """Begin to fetch an object by other means, for whoever asks for it later.
 
         Returns:
@@ -134,6 +137,8 @@ class Fetcher:
         Raises:
             FormatError: The request names no possible object.
         """
+        from cvmfsexec.fetch.prefetch import Prefetch
+
         return Prefetch.begin(request, self._store, self._flights)
 
     @property

@@ -207,6 +207,11 @@ class Foresight:
         """Whether it matters what is read; if not, only misses do."""
         return bool(self._walk_of)
 
+    @property
+    def has_walks(self) -> bool:
+        """Whether there may be something to ask for."""
+        return bool(self._walks)
+
     def walks(self) -> tuple[Walk, ...]:
         """Return the walks there are, the one last used at the end."""
         return tuple(self._walks.values())

@@ -75,7 +75,7 @@ class LookAhead:
             walk = self.foresight.missed(place, FILES)
             if walk is not None:
                 self._begin(walk, _small_files(slot_number, catalog, walk, entry))
-        self.wake()
+        self._tell()
 
     def read_chunk(self, inode: int, chunk: Chunk) -> bool:
         """Take note of a read in a chunk; return whether it was foreseen."""
@@ -89,7 +89,7 @@ class LookAhead:
             walk = self.foresight.missed(_chunk_place(inode, chunk), CHUNKS)
             if walk is not None:
                 self._begin(walk, _chunks_after(inode, entry, chunks, chunk))
-        self.wake()
+        self._tell()
 
     def next_request(self) -> ObjectRequest | None:
         """Return the next object to fetch; ``None`` if there is none for now."""
@@ -108,6 +108,10 @@ class LookAhead:
         if walk is not None:
             self._exhaust(walk)
         return None
+
+    def _tell(self) -> None:
+        if self.foresight.has_walks:
+            self.wake()
 
     def _read(self, place: Place) -> bool:
         with self._lock:
