@@ -137,6 +137,7 @@ class FileServer:
         with Client(configuration, self._host.user) as client:
             file_system = client.file_system()
             channel.wait_for_root()
+            channel.wait_for_dependencies()  # on-demand, they serve the mount point
             device = self._mount(
                 self._repository.mountpoint,
                 max_read_bytes=READ_BYTES_MAX,

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from cvmfsexec import log
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import ConfigurationError, CvmfsError, NamespaceError
-from cvmfsexec.namespaces.plan import Interface, Service, ServiceChannel, SessionPlan
+from cvmfsexec.namespaces.plan import (
+    Interface,
+    Service,
+    ServiceChannel,
+    SessionChannel,
+    SessionPlan,
+)
 from cvmfsexec.namespaces.root import NO_NATIVE, NativeTree
 from cvmfsexec.namespaces.steps import BindElsewhere
 from cvmfsexec.namespaces.supervisor import run_session
@@ -25,6 +31,9 @@ HOST_MODE = 2
 """In it the host mounts; see ``host_session``."""
 
 MOUNT_DIRECTORY = "/cvmfs"
+
+_ON_DEMAND = "on-demand"
+"""The service that serves ``/cvmfs`` itself; no repository has such a name."""
 
 ExitStatusOf = Callable[[CvmfsError], int]
 
@@ -46,6 +55,7 @@ class ExecRequest(NamedTuple):
         name: By which other commands can join; empty for an automatic one.
         binds: What is shown at a second place, once everything is mounted.
         has_interface: The payload may ask for more repositories.
+        is_on_demand: Others are mounted when something of them is used first.
     """
 
     repositories: tuple[str, ...]
@@ -60,6 +70,7 @@ class ExecRequest(NamedTuple):
     name: str = ""
     binds: tuple[BindElsewhere, ...] = ()
     has_interface: bool = False
+    is_on_demand: bool = False
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -173,6 +184,8 @@ class _Attempt(NamedTuple):
     def run(self) -> int:
         """Run it with mounts in its own namespaces (mode 3)."""
         services = self._services()
+        if self.request.is_on_demand:
+            services = (self._on_demand(), *services)
         plan = self._plan(services)._replace(
             services=services, interface=self._interface()
         )
@@ -181,6 +194,8 @@ class _Attempt(NamedTuple):
 
     def run_with_host_mounts(self) -> int:
         """Run it with mounts of the host (mode 2)."""
+        if self.request.is_on_demand:
+            raise NamespaceError("--on-demand is only possible in mode 3")
         if self.root is None or not self._missing:
             return self.run()
         from cvmfsexec.host_session import HostWay
@@ -208,7 +223,9 @@ class _Attempt(NamedTuple):
             command=self.request.command,
             environment=self.request.environment,
             cwd=self.request.cwd,
-            mountpoints=tuple(mountpoint_of(service.name) for service in services),
+            mountpoints=tuple(
+                mountpoint_of(one.name) for one in services if one.name != _ON_DEMAND
+            ),
             native=self.native,
             name=self.request.name,
             binds=self.request.binds,
@@ -254,9 +271,13 @@ class _Attempt(NamedTuple):
         return Service(
             fqrn,
             partial(self._serve, fqrn, place, way),
-            (first,) if is_after else (),
+            self._after(first if is_after else ""),
             mountpoint_of(fqrn) if way is None else "",
         )
+
+    def _after(self, first: str) -> tuple[str, ...]:
+        names = (first, _ON_DEMAND if self.request.is_on_demand else "")
+        return tuple(name for name in names if name)
 
     def _serve(
         self, fqrn: str, place: "_Place", way: "HostWay | None", channel: ServiceChannel
@@ -281,12 +302,20 @@ class _Attempt(NamedTuple):
         repository = ServedRepository(fqrn, *place)
         return FileServer(repository, host, self.exit_status_of, mount).run(channel)
 
+    def _on_demand(self) -> Service:
+        """Return the server of the directory in which the others mount."""
+        from cvmfsexec.on_demand import OnDemand
+
+        server = OnDemand(MOUNT_DIRECTORY)
+        return Service(_ON_DEMAND, server.run, may_request=True)
+
     # -- from inside ----------------------------------------------------------------
 
     def _interface(self) -> Interface | None:
-        if not self.request.has_interface:
+        is_for_payload = self.request.has_interface
+        if not is_for_payload and not self.request.is_on_demand:
             return None
-        return Interface(self._services_for, self._complete_name)
+        return Interface(self._services_for, self._complete_name, is_for_payload)
 
     def _services_for(self, fqrn: str) -> tuple[Service, ...]:
         """Return what has to be started for a repository that is asked for later."""
@@ -295,7 +324,7 @@ class _Attempt(NamedTuple):
             return (self._service(fqrn),)
         return (self._service(first, can_be_absent=True), self._service(fqrn))
 
-    def _complete_name(self, name: str, channel: ServiceChannel) -> int:
+    def _complete_name(self, name: str, channel: SessionChannel) -> int:
         """Tell what a short name stands for, in a process of its own."""
         from cvmfsexec.configuration.evaluate import complete_name
 

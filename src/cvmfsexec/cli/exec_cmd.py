@@ -45,6 +45,7 @@ The default command is $SHELL.
   --bind SRC:DST[:ro]
                    show a file or directory, one of a repository for example, at a
                    second place as well; may be given several times
+  --on-demand      mount any other repository when something of it is used first
   --replace-native show nothing of a /cvmfs that the host has itself
   --mode N         insist on mode 2 or 3 (default: 3 if it works, else 2)
   --verbose        say on stderr what is going on
@@ -74,6 +75,7 @@ class Arguments(NamedTuple):
         repositories: Names as typed, in order.
         command: Words of the command; empty for the default shell.
         has_interface: The command may ask for more repositories.
+        is_on_demand: Repositories are mounted as they are used.
         verbosity: 0 quiet, 1 verbose, 2 debug.
     """
 
@@ -88,6 +90,7 @@ class Arguments(NamedTuple):
     wait: str | None = None
     binds: tuple[str, ...] = ()
     has_interface: bool = True
+    is_on_demand: bool = False
     verbosity: int = 0
     wants_version: bool = False
     wants_help: bool = False
@@ -101,10 +104,19 @@ _WITH_VALUE = {
     "--wait": "wait",
 }
 _REPEATED = {"--bind": "binds"}
-_NOT_WITH_JOIN = ("binds", "dist", "image", "mode", "name", "replaces_native")
+_NOT_WITH_JOIN = (
+    "binds",
+    "dist",
+    "image",
+    "is_on_demand",
+    "mode",
+    "name",
+    "replaces_native",
+)
 _FLAGS: dict[str, tuple[str, object]] = {
     "--help": ("wants_help", True),
     "--version": ("wants_version", True),
+    "--on-demand": ("is_on_demand", True),
     "--replace-native": ("replaces_native", True),
     "--verbose": ("verbosity", 1),
     "--debug": ("verbosity", 2),
@@ -277,6 +289,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             name=_checked_name(arguments.name),
             binds=tuple(_bind(text, cwd) for text in arguments.binds),
             has_interface=arguments.has_interface,
+            is_on_demand=arguments.is_on_demand,
         ),
         root,
         exit_codes.exit_status_of,

@@ -104,9 +104,13 @@ class FuseServer:
         if isinstance(agreed, Ending):
             return agreed
         self.terms = agreed
-        operations = Operations(self._file_system, agreed, self.faults)
+        operations = self.operations(agreed)
         self._crew = Crew(self._device_fd, operations.answer, self._threads)
         return Ending.STOPPED if self._is_stop_wanted else self._crew.run()
+
+    def operations(self, terms: Terms) -> Operations:
+        """Return what answers the requests."""
+        return Operations(self._file_system, terms, self.faults)
 
     def stop(self) -> None:
         """Make ``serve`` return soon; may be called by a signal handler.

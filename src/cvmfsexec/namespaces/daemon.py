@@ -70,7 +70,13 @@ def _wait_until_ready(name: str, mailbox: Mailbox) -> None:
 
 
 class _DaemonChannel:
-    """The ``plan.ServiceChannel`` of a file server in the background."""
+    """The ``plan.SessionChannel`` of a file server in the background.
+
+    Attributes:
+        requests: There is no init to request anything from.
+    """
+
+    requests = -1
 
     def __init__(self, daemon: Daemon, report: int) -> None:
         self._name = daemon.service.name
@@ -101,6 +107,9 @@ class _DaemonChannel:
     def absent(self) -> None:
         """Nothing that is mounted alone can be done without."""
         self.failed(f"{self._name} is not available")
+
+    def named(self, name: str) -> None:
+        """Nobody asks."""
 
 
 def _become_starter(daemon: Daemon, report: int) -> NoReturn:

@@ -155,6 +155,7 @@ class _Init:
             messages=self._messages,
             requests=self._requests_in,
             events=-1,
+            channel=self._desk.inner if self._desk is not None else -1,
             foreign=(
                 self._mailbox.descriptor,
                 self._requests,

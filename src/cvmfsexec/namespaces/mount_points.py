@@ -8,6 +8,7 @@ detached as soon as it was opened, before there was a payload.
 import os
 from contextlib import suppress
 
+from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import syscalls
 from cvmfsexec.namespaces.syscalls import (
     MNT_DETACH,
@@ -71,7 +72,7 @@ class MountPoints:
 
     def clear(self, mountpoint: str) -> None:
         """Take away whatever a file server that failed has left."""
-        with suppress(syscalls.NamespaceError):
+        with suppress(NamespaceError):
             syscalls.umount2(mountpoint, _UMOUNT_NOFOLLOW | MNT_DETACH)
         self.remove(mountpoint)
 

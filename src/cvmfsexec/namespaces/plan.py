@@ -35,6 +35,14 @@ class ServiceChannel(Protocol):
         Not after ``ready``. Services that come after this one learn of it.
         """
 
+
+class SessionChannel(ServiceChannel, Protocol):
+    """What a service in the session's namespaces can say besides."""
+
+    @property
+    def requests(self) -> int:
+        """Where to request from init, for a service that may; otherwise -1."""
+
     def named(self, name: str) -> None:
         """Say what a short name stands for, in place of a service of that name."""
 
@@ -53,12 +61,14 @@ class Service(NamedTuple):
             should not return before the session ends.
         after: Names of services that ``wait_for_dependencies`` waits for.
         mountpoint: Where it mounts, if that can be undone on request.
+        may_request: It can make requests, as a payload can.
     """
 
     name: str
-    run: Callable[[ServiceChannel], int]
+    run: Callable[[SessionChannel], int]
     after: tuple[str, ...] = ()
     mountpoint: str = ""
+    may_request: bool = False
 
 
 class Interface(NamedTuple):
@@ -73,7 +83,7 @@ class Interface(NamedTuple):
     """
 
     services_for: Callable[[str], tuple[Service, ...]]
-    complete_name: Callable[[str, ServiceChannel], int]
+    complete_name: Callable[[str, SessionChannel], int]
     is_for_payload: bool = True
 
 

@@ -25,6 +25,7 @@ class Wiring(NamedTuple):
         requests: Pipe to init for the numbers of signals.
         events: Pipe from init, one byte for each event.
         foreign: Descriptors of init and of other services, to be closed.
+        channel: Where requests can be made; -1 for nowhere.
         is_on_host: It is in no namespace of the session, and the supervisor's child.
     """
 
@@ -33,6 +34,7 @@ class Wiring(NamedTuple):
     requests: int
     events: int
     foreign: tuple[int, ...]
+    channel: int = -1
     is_on_host: bool = False
 
 
@@ -43,6 +45,11 @@ class PipeChannel:
         self._name = service.name
         self._wiring = wiring
         self._happened = b"" if service.after else DEPENDENCIES_READY
+
+    @property
+    def requests(self) -> int:
+        """Where to request from init; -1 for nowhere."""
+        return self._wiring.channel
 
     def wait_for_root(self) -> None:
         """Wait until the private root stands, and have it for a root."""

@@ -114,6 +114,10 @@ class Services:
         if pid == 0:
             others = (running.events for running in self._by_pid.values())
             foreign = (*wiring.foreign, events, *others)
+            if one.may_request:
+                foreign = tuple(fd for fd in foreign if fd != wiring.channel)
+            else:
+                wiring = wiring._replace(channel=-1)
             wiring = wiring._replace(events=events_out, foreign=foreign)
             origin = self._origin
             if on_settled is not None:
