@@ -20,6 +20,7 @@ from tests.support.host_mounts import (
     kill,
     site,
 )
+from tests.support.published import FQRN, publish_tree, serve
 from tests.support.sessions import ROOT, Caller, callers, wait_until, wrap
 
 pytestmark = pytest.mark.kernel
@@ -213,11 +214,32 @@ def test_a_repository_that_cannot_be_mounted_leaves_nothing(here: Site) -> None:
     wait_until(lambda: not here.has_process(), "no process is left")
 
 
+def test_messages_of_a_file_server_are_kept_in_the_log(
+    here: Site, tmp_path: Path
+) -> None:
+    repository = publish_tree(tmp_path, {"hello": b"content"})
+    for path in repository.directory.glob("data/*/*"):
+        if not path.name.endswith(("C", "X", "H")):
+            path.write_bytes(b"something else")
+    with (
+        serve(repository.output) as base_url,
+        client_dist(base_url, repository.master_key_pem) as dist,
+    ):
+        mount(here, "--dist", str(dist), FQRN)
+        try:
+            assert "Input/output error" in hello(dist / "cvmfs" / FQRN)
+            kept = (dist.parent / "log" / f"{FQRN}.log").read_text()
+        finally:
+            here.run("umountrepo", "--dist", str(dist), "-a")
+    assert f" ERROR {FQRN}: " in kept
+
+
 def test_the_helper_says_why(here: Site) -> None:
     if "\nuser_allow_other" in Path("/etc/fuse.conf").read_text():
         pytest.skip("only root may not allow others here")
     done = here.run("mountrepo", "--allow-other", ONE)
     assert done.returncode == 4
+    assert done.stdout == ""
     assert "option allow_other only allowed if 'user_allow_other' is set" in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -10,6 +10,7 @@ would leave behind just those mounts that are usual here. A ``keeper`` of ours d
 (docs/adr/0010).
 """
 
+import errno
 import os
 import stat
 
@@ -161,7 +162,7 @@ class Fusermount:
         if not devices:
             raise FusermountError(
                 f"cannot mount on {mountpoint}: {self._reason(said)}",
-                hint=self._hint(),
+                hint=self._hint(self._reason(said)),
             )
         os.set_inheritable(devices[0], False)  # noqa: FBT003 -- positional only
         return devices[0]
@@ -174,10 +175,14 @@ class Fusermount:
             return f"{name} gives no reason"
         return lines[-1].removeprefix(f"{self.path}: ").removeprefix(f"{name}: ")
 
-    def _hint(self) -> str:
-        """Return why the helper may have failed, if a look at it tells."""
-        if os.geteuid() == 0:
-            return ""
+    def _hint(self, reason: str) -> str:
+        """Return why the helper may have failed, if that or a look at it tells."""
+        if "open /dev/fuse" in reason:
+            return hints.find_hint(syscalls.refusal("open", errno.EACCES, reason))
+        return "" if os.geteuid() == 0 else self._hint_about_rights()
+
+    def _hint_about_rights(self) -> str:
+        """Return why the helper does not have those of root."""
         if "\nNoNewPrivs:\t1" in hints.read_or_nothing("/proc/self/status"):
             return (
                 "set-uid programs have no effect here (no_new_privs), so that "
