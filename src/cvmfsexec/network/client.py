@@ -510,6 +510,8 @@ def _give_up(
 
 
 def _hint(failures: "list[tuple[Route, Failure]]") -> str:
+    if failures[-1][1].is_denial:
+        return "the server wants to know who asks: see that your credential is valid"
     if any(failure.blame is Blame.PROXY for _, failure in failures):
         return "check the network, and that CVMFS_HTTP_PROXY names working proxies"
     return (

@@ -37,6 +37,7 @@ class Failure(NamedTuple):
         is_absence: The server says that it has no such thing, so that asking it by
             another way is no use.
         is_stall: A whole timeout was spent to find out.
+        is_denial: The server does not let this user have it (by https).
     """
 
     blame: Blame
@@ -44,6 +45,7 @@ class Failure(NamedTuple):
     is_transfer: bool = False
     is_absence: bool = False
     is_stall: bool = False
+    is_denial: bool = False
 
 
 _BLAME_OF_FAULT = {
@@ -77,7 +79,7 @@ def failure_of_answer(
     Args:
         answer: What came.
         via_proxy: Whether there is a proxy.
-        is_tunnelled: Whether that proxy could not see, let alone make, the answer.
+        is_tunnelled: Whether it came by https: a proxy could not see, let alone make it.
     """
     if answer.is_success:
         return None
@@ -89,7 +91,12 @@ def failure_of_answer(
         return Failure(Blame.HOST, f"{text}, a redirect (CVMFS_FOLLOW_REDIRECTS=no)")
     if via_proxy and not is_tunnelled and not _is_from_host(answer):
         return Failure(Blame.PROXY, f"{text} from the proxy")
-    return Failure(Blame.HOST, text, is_absence=status == 404)
+    return Failure(
+        Blame.HOST,
+        text,
+        is_absence=status == 404,
+        is_denial=is_tunnelled and status in {401, 403},
+    )
 
 
 def failure_of_data(text: str) -> Failure:

@@ -101,6 +101,7 @@ def test_token_file_may_be_renewed(open_as: OpenAs, tmp_path: Path) -> None:
         with pytest.raises(TransferError, match="403") as caught:
             read(client)
         assert "token" not in str(caught.value)
+        assert "credential is valid" in caught.value.hint
         path.write_text(TOKEN)
         assert read(client) == b"for members\n"
 
