@@ -66,6 +66,7 @@ class Terminal:
         deadline_s = time.monotonic() + PATIENCE_S
         while self._read(deadline_s):
             pass
+        assert time.monotonic() < deadline_s, f"it goes on after {self._seen!r}"
         self._status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         return self._status
 
