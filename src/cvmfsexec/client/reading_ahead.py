@@ -48,12 +48,13 @@ class ReadingAhead:
 
     def counts(self) -> Mapping[str, int]:
         """Return how much was fetched ahead, and to what use."""
-        forerunner, foresight = self._forerunner, self.look_ahead.foresight
+        forerunner = self._forerunner
+        foresights = (self.look_ahead.foresight, self.catalogs)
         return {
             "fetched": forerunner.fetched_count if forerunner else 0,
             "failed": forerunner.failed_count if forerunner else 0,
-            "used": foresight.used_count,
-            "wasted": foresight.wasted_count,
+            "used": sum(each.used_count for each in foresights),
+            "wasted": sum(each.wasted_count for each in foresights),
         }
 
     def close(self) -> None:

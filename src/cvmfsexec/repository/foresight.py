@@ -50,6 +50,16 @@ class CatalogForesight:
         self._routes: dict[int, _Route] = {}
         self._inside: dict[int, int] = {}  # slot: the one nested in it entered last
 
+    @property
+    def used_count(self) -> int:
+        """How many catalogs were entered after they had been wanted."""
+        return self._credit.used
+
+    @property
+    def wasted_count(self) -> int:
+        """How many were passed by."""
+        return self._credit.wasted
+
     def take(self) -> ObjectRequest | None:
         """Return what is to be fetched next; ``None`` if there is nothing."""
         try:

@@ -78,6 +78,7 @@ def test_catalogs_are_wanted_in_the_order_of_rows(walk: Walk) -> None:
     assert walk.list_(b"/q/e") == [b"/q/b", b"/q/d"]
     assert walk.wakes == 1
     assert walk.list_(b"/q/b") == [b"/p/c", b"/p/a"]
+    assert (walk.foresight.used_count, walk.foresight.wasted_count) == (1, 0)
 
 
 def test_lookups_want_nothing(walk: Walk) -> None:
