@@ -373,6 +373,25 @@ def test_where_namespaces_may_not_mount_the_host_does(here: Site) -> None:
 
 
 @needs_elsewhere
+@pytest.mark.parametrize(
+    ("scene", "native"),
+    [("plain", {"alias", "directory", "file", "nothing"}), ("mounted", {TWO})],
+)
+def test_what_the_host_has_stays_beside_it(
+    here: Site, scene: str, native: set[str]
+) -> None:
+    host = (sys.executable, str(ROOT / "tests/support/native_host.py"), scene, "--")
+    words = (*MODE, ONE, "--", "sh", "-c", f"ls /cvmfs; cat /cvmfs/{ONE}/hello")
+    variables = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "NATIVE_NAME": TWO}
+    done = here.run("cvmfsexec", *words, inside=host, environment=variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    *names, content = done.stdout.split("\n")
+    assert content == ONE
+    assert set(names) == native | {ONE}
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
 def test_who_insists_on_a_mode_gets_no_other(here: Site) -> None:
     words = ("cvmfsexec", "--mode", "3", ONE, "--", "true")
     done = here.run(*words, inside=OLD_KERNEL)
