@@ -5,6 +5,7 @@ put something there, and executes the words. It needs root; ``NATIVE_NAME`` is t
 that scenes use.
 
 =========  ========================================================================
+absent     no ``/cvmfs`` at all
 plain      a directory with a file, an empty one, a file, a link
 mounted    a file system at ``/cvmfs/$NATIVE_NAME``, with a file ``who``
 hidden     the same, covered by an empty file system on ``/cvmfs``
@@ -42,6 +43,10 @@ def main(words: list[str]) -> None:
         SCENES[scene](CVMFS / os.environ.get("NATIVE_NAME", "native.example.org"))
     line = words[border + 1 :]
     os.execvp(line[0], line)  # noqa: S606 -- what the test wants to run
+
+
+def _absent(_place: Path) -> None:
+    CVMFS.rmdir()
 
 
 def _plain(_place: Path) -> None:
@@ -136,6 +141,7 @@ def _live_beside(behaviour: Callable[[int], object]) -> None:
 
 
 SCENES: dict[str, Callable[[Path], None]] = {
+    "absent": _absent,
     "plain": _plain,
     "mounted": _mounted,
     "hidden": _hidden,

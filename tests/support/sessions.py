@@ -59,6 +59,12 @@ class Started:
         wanted = f"{_MARK}={self._mark}".encode()
         return {pid for pid in _all_pids() if wanted in _read(pid, "environ")}
 
+    def pids_of(self, name: str) -> list[int]:
+        """Return the processes that ``ps`` calls so."""
+        return [
+            pid for pid in self.pids() if _read(pid, "comm").decode().strip() == name
+        ]
+
     def pid_of(self, name: str) -> int:
         """Return the oldest process that ``ps`` calls so, as soon as there is one.
 
@@ -69,11 +75,7 @@ class Started:
         found: list[int] = []
 
         def look() -> bool:
-            found[:] = [
-                pid
-                for pid in self.pids()
-                if _read(pid, "comm").decode().strip() == name
-            ]
+            found[:] = self.pids_of(name)
             return bool(found)
 
         wait_until(look, f"there is a process {name}")
