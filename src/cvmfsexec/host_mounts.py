@@ -198,8 +198,9 @@ def _service(
 
 def _clear_away(helper: Fusermount, mountpoint: str, lock_path: str) -> None:
     """Take away what a file server has left behind; the keeper's work."""
-    with _locked(lock_path):  # nobody mounts anew meanwhile
-        heal(helper, mountpoint)
+    with _locked(lock_path), suppress(OSError):  # nobody mounts anew meanwhile
+        if not heal(helper, mountpoint):
+            os.rmdir(mountpoint)
 
 
 @contextmanager
