@@ -67,6 +67,7 @@ _FAULT_NAMES = {
         "E_SSL_CACERT_BADFILE",
         "E_SSL_ISSUER_ERROR",
         "E_SSL_CIPHER",
+        "E_URL_MALFORMAT",  # where a redirect leads; ours were checked
         "E_SSL_CERTPROBLEM",  # the credential that we show
     ),
 }
@@ -292,8 +293,11 @@ class CurlHandle:
         raise TransportFault(self._faults.get(code, FaultKind.OTHER), text, received)
 
     def _redirect(self, sink: "Callable[[bytes], object]") -> None:
-        target = self.curl.getinfo(self._pycurl.REDIRECT_URL)
-        if not target or not target.lower().startswith(("http://", "https://")):
+        raw = self.curl.getinfo_raw(self._pycurl.REDIRECT_URL) or b""
+        target = raw.decode("ascii", "replace")
+        if not target.isascii() or not target.lower().startswith(
+            ("http://", "https://")
+        ):
             raise TransportFault(FaultKind.HOST_CONNECTION, "redirect to nowhere")
         if not self._redirects_left:
             raise TransportFault(FaultKind.HOST_CONNECTION, "too many redirects")

@@ -79,7 +79,7 @@ def failure_of_answer(
     Args:
         answer: What came.
         via_proxy: Whether there is a proxy.
-        is_tunnelled: Whether it came by https: a proxy could not see, let alone make it.
+        is_tunnelled: Whether it came by https, so that no proxy can have made it.
     """
     if answer.is_success:
         return None

@@ -1,5 +1,6 @@
 import base64
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -174,7 +175,17 @@ def test_308_is_never_followed(server: HttpServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "requests"), [("/a", 5), ("file:///etc/passwd", 1), ("", 1)]
+    ("location", "requests"),
+    [
+        ("/a", 5),
+        ("file:///etc/passwd", 1),
+        ("", 1),
+        ("http://[x/", 1),
+        ("http://", 1),
+        ("http:///a b", 1),
+        ("gopher://x", 1),
+        ("http://x/\xff\xfe", 1),
+    ],
 )
 def test_redirect_to_nowhere_is_the_hosts_fault(
     server: HttpServer, location: str, requests: int
@@ -498,3 +509,35 @@ def test_a_stalled_transfer_does_not_hold_up_others(server: HttpServer) -> None:
         transport.get(request(server.url + "/a"), ignore)
     assert time.monotonic() - started_s < 1
     stalled.join()
+
+
+ANSWERS = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 302 F\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 206 P\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\nhello",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 N\r\n\r\n",
+)
+BITS = (b"\r\n", b"\n", b"\0", b"chunked", b"-1", b"9" * 20, b"Location: http://[",
+        b"Transfer-Encoding: gzip", b"HTTP/3", b"\xff", b" ", b":")  # fmt: skip
+
+
+def test_odd_answers_are_answers_or_faults_that_lead_elsewhere(
+    server: HttpServer,
+) -> None:
+    numbers = random.Random(1)  # noqa: S311 -- the same every time
+    settings = IMPATIENT._replace(follows_redirects=True)
+    transport = CurlTransport(settings)
+    for _ in range(300):
+        raw = bytearray(numbers.choice(ANSWERS))
+        for _ in range(numbers.randrange(1, 5)):
+            start = numbers.randrange(len(raw) + 1)
+            raw[start : start + numbers.randrange(8)] = numbers.choice((b"", *BITS))
+        server.behave()
+        server.misbehave(Garbage(bytes(raw)))
+        asked = request(server.url + "/a")
+        try:
+            transport.get(asked._replace(skip_bytes=numbers.choice((0, 5))), ignore)
+        except TransportFault as fault:
+            assert fault.kind is not FaultKind.OTHER, bytes(raw)

@@ -103,6 +103,21 @@ def test_fault(
         assert failure.text == f"{kind.value} (why)"
 
 
+def test_no_proxy_is_blamed_for_what_came_by_https() -> None:
+    for status in (401, 403, 407, 418, 503):
+        answer = Answer(status, SQUID_MARK)
+        failure = failure_of_answer(answer, via_proxy=True, is_tunnelled=True)
+        assert failure is not None
+        assert failure.blame is Blame.HOST
+        assert failure.is_denial is (status in {401, 403})
+
+
+def test_only_what_took_a_timeout_is_a_stall() -> None:
+    stalls = {kind for kind in FaultKind
+              if failure_of_fault(kind, "", via_proxy=True).is_stall}  # fmt: skip
+    assert stalls == {FaultKind.TOO_SLOW}
+
+
 def test_every_fault_is_judged() -> None:
     assert set(_BLAME_OF_FAULT) == set(FaultKind)
 
