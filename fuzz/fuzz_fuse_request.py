@@ -3,6 +3,7 @@
 import struct
 
 from cvmfsexec.errors import CvmfsError, FormatError
+from cvmfsexec.fuse.doors import FEATURES, DoorOperations, Doors
 from cvmfsexec.fuse.faults import FaultAccount
 from cvmfsexec.fuse.negotiation import WANTED, InitRequest, Terms, negotiate
 from cvmfsexec.fuse.operations import Operations
@@ -31,7 +32,13 @@ def _operations(features: int) -> Operations:
     return Operations(file_system, Terms(45, features, 0), StrictAccount())
 
 
-OPERATIONS = (_operations(WANTED), _operations(0))
+def _door_operations() -> Operations:
+    doors = Doors("/nowhere", lambda name: b"." in name, lambda _: False, lambda: ())
+    doors.lookup(1, b"a.b")
+    return DoorOperations(doors, Terms(45, WANTED & FEATURES, 0), StrictAccount())
+
+
+OPERATIONS = (_operations(WANTED), _operations(0), _door_operations())
 
 
 def target(data: bytes) -> None:

@@ -2,14 +2,21 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import SYSTEM_PYTHON, client_dist, run_exec, started_exec
+from tests.support.commands import (
+    SYSTEM_PYTHON,
+    client_dist,
+    plain_environment,
+    run_exec,
+    started_exec,
+)
 from tests.support.published import FQRN, publish_tree, serve
-from tests.support.sessions import ROOT, Place, places, wait_until
+from tests.support.sessions import ROOT, Caller, Place, places, wait_until, wrap
 
 pytestmark = pytest.mark.kernel
 
@@ -213,6 +220,41 @@ def test_an_inner_session_is_asked_and_not_the_outer_one(dist: Path) -> None:
         f"{EXEC} --dist {dist} -N -- sh -c 'echo $CVMFSEXEC_CMDFD; ls /proc/self/fd'"
     )
     assert inside(dist, inner)[0].split() == ["0", "1", "2", "3"]
+
+
+def test_the_repository_that_configures_is_mounted_first(tmp_path: Path) -> None:
+    conf = {"etc": {"cvmfs": {"default.conf": b"CVMFS_WHICH=who\n"}}}
+    publish_tree(tmp_path, conf, CONFIG)
+    one = publish_tree(tmp_path, {"link": "$(CVMFS_WHICH:-none)", "who": b"me\n"})
+    script = (
+        f"$CVMFSUMOUNT {CONFIG}; ls -A /cvmfs; $CVMFSMOUNT {FQRN} && ls /cvmfs "
+        f"&& cat /cvmfs/{FQRN}/link"
+    )
+    with (
+        serve(one.output) as base_url,
+        client_dist(base_url, one.master_key_pem) as dist,
+    ):
+        (dist / "etc/cvmfs/default.d").mkdir()
+        (dist / "etc/cvmfs/default.d/50.conf").write_text(
+            f"CVMFS_CONFIG_REPOSITORY={CONFIG}\n"
+        )
+        told = f"Unmounting {CONFIG}\n{CONFIG}\n{FQRN}\nme\n"
+        assert inside(dist, script) == (told, "", 0)
+
+
+def test_without_a_configuration_nothing_can_be_mounted() -> None:
+    script = "$CVMFSMOUNT absent.example.org; ls -A /cvmfs; $CVMFSMOUNT a"
+    done = subprocess.run(
+        wrap((EXEC, "--", "bash", "-c", script), Caller.ORDINARY),
+        env={**plain_environment(), "CVMFSEXEC_DIST": "", "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    if not (ROOT / "dist").exists():
+        assert (done.stdout, done.returncode) == ("", 2)
+        assert "there is no configuration" in done.stderr
 
 
 @places
