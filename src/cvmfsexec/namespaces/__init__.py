@@ -14,7 +14,8 @@ Nothing is created on disk, so there is nothing that could be left behind.
 
 ``supervisor.run_session`` is the door; it is given a ``plan.SessionPlan``. To read,
 in order: ``plan``, ``supervisor``, ``founder``, ``init``, ``root`` with ``steps``,
-``service``, ``payload``; then ``signals``, ``descriptors``, ``descendants``, ``hints``.
+``services`` with ``service``, ``payload``; ``requests`` with ``desk`` for what is asked
+from inside; then ``signals``, ``descriptors``, ``descendants``, ``hints``.
 
 All of it is single-threaded and belongs to the main thread. Only a service may start
 threads, and only in its own process.
