@@ -43,6 +43,7 @@ TARGETS = {
     "fuse/negotiation.py": {"fuse_request"},
     "fuse/operations.py": {"fuse_request"},
     "namespaces/messages.py": {"session_message"},
+    "namespaces/meeting.py": {"session_card"},
     "namespaces/mount_table.py": {"mount_table"},
     "namespaces/requests.py": {"session_request"},
     "network/client.py": {"url"},
