@@ -19,6 +19,8 @@ TARGETS = {
     "catalog/history.py": {"history"},
     "catalog/reader.py": {"catalog", "file_system"},
     "cli/exec_cmd.py": {"command_line"},
+    "cli/mountrepo_cmd.py": {"mount_command_line"},
+    "cli/umountrepo_cmd.py": {"mount_command_line"},
     "configuration/assignments.py": {"configuration_file"},
     "configuration/id_map.py": {"id_map"},
     "configuration/plain.py": {"configuration_file"},
