@@ -38,7 +38,7 @@ from tests.support.installs import (
     ordinary_uid,
 )
 from tests.support.pairs import cover_pairs
-from tests.support.published import publish_tree, serve
+from tests.support.published import Tree, publish_tree, serve
 from tests.support.sessions import Caller, Started, skip_unless_possible, wait_until
 
 pytestmark = pytest.mark.kernel
@@ -61,7 +61,8 @@ class Repositories(Enum):
     @property
     def victim(self) -> str:
         """Whose file server is killed."""
-        return self.value[-1]
+        last: str = self.value[-1]
+        return last
 
 
 class End(Enum):
@@ -90,7 +91,7 @@ class Cell(NamedTuple):
     surroundings: Surroundings
 
     def __str__(self) -> str:
-        names = (one.name.lower() for one in self[1:])  # type: ignore[attr-defined]
+        names = (one.name.lower() for one in self[1:])
         return "-".join((f"mode{self.mode}", *names)).replace("_", "")
 
 
@@ -159,9 +160,10 @@ def stage(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Stage]:
     home = tmp_path_factory.mktemp("published")
-    for fqrn in (*REPOSITORIES, CONFIG):
-        tree = {"hello": f"{fqrn}\n".encode(), "etc": {"cvmfs": {"default.conf": b""}}}
-        made = publish_tree(home, tree, fqrn)
+    for fqrn in REPOSITORIES:
+        publish_tree(home, {"hello": f"{fqrn}\n".encode()}, fqrn)
+    tree: Tree = {"hello": f"{CONFIG}\n".encode(), "etc": {"cvmfs": {}}}
+    made = publish_tree(home, tree, CONFIG)
     with contextlib.ExitStack() as stack:
         base_url = stack.enter_context(serve(made.output))
         built = Stage(stack, base_url, made.master_key_pem)

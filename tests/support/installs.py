@@ -94,21 +94,31 @@ class Installation(NamedTuple):
             timeout=COMMAND_PATIENCE_S,
         )
 
-    @contextlib.contextmanager
-    def started(
-        self, *line: str, host: Host | None = None, **variables: str
-    ) -> Iterator[Started]:
-        """Start a command line as an ordinary user; see that no process is left."""
-        mark = variables.get(_MARK) or uuid.uuid4().hex
-        process = subprocess.Popen(
+    def start(
+        self,
+        *line: str,
+        host: Host | None = None,
+        stdin: int,
+        **variables: str,
+    ) -> subprocess.Popen[str]:
+        """Start a command line as an ordinary user; its other streams are pipes."""
+        return subprocess.Popen(
             self._on_host(line, host),
-            env={**self._environment(), **variables, _MARK: mark},
-            stdin=subprocess.PIPE,
+            env={**self._environment(), **variables},
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd="/",
         )
+
+    @contextlib.contextmanager
+    def started(
+        self, *line: str, host: Host | None = None, **variables: str
+    ) -> Iterator[Started]:
+        """Start a command line as an ordinary user; see that no process is left."""
+        mark = variables.setdefault(_MARK, uuid.uuid4().hex)
+        process = self.start(*line, host=host, stdin=subprocess.PIPE, **variables)
         session = Started(process, mark)
         try:
             yield session
