@@ -54,12 +54,10 @@ class Prefetch:
         claim = ExitStack()
         is_ours = False
         try:
-            is_ours = (
-                not store.has(content_hash)
-                and claim.enter_context(store.claim(content_hash, patience_s=0))
-                # Before the claim was ours, another process may have landed.
-                and not store.has(content_hash)
-            )
+            # With the claim: until it was ours, another process may have landed.
+            is_ours = claim.enter_context(
+                store.claim(content_hash, patience_s=0)
+            ) and not store.has(content_hash)
         finally:
             if not is_ours:
                 claim.close()
