@@ -13,9 +13,8 @@ The answer is a ``Message``: READY, FAILED, LOST, or REFUSED with an errno.
 """
 
 import _socket
-import array
 import os
-import re
+import struct
 from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
@@ -40,9 +39,9 @@ class Verb(Enum):
     UNMOUNT = "UMOUNTREPO"
 
 
-_REQUEST = re.compile(
-    rb"(MOUNTREPO|UMOUNTREPO) ([A-Za-z0-9_-][A-Za-z0-9._-]{0,59})", re.ASCII
-)
+_NAME_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
+_NAME_BYTES_MAX = 60  # both as ``check_fqrn`` has them
+_DESCRIPTOR = struct.Struct("=i")
 
 
 class Request(NamedTuple):
@@ -67,10 +66,15 @@ def parse_request(data: bytes) -> Request:
     Raises:
         FormatError: It is none.
     """
-    found = _REQUEST.fullmatch(data)
-    if found is None:
+    word, _, name = data.partition(b" ")
+    is_name = (
+        0 < len(name) <= _NAME_BYTES_MAX
+        and not name.startswith(b".")
+        and not name.translate(None, _NAME_LETTERS)
+    )
+    if word not in (b"MOUNTREPO", b"UMOUNTREPO") or not is_name:
         raise FormatError("not a request that a session understands")
-    return Request(Verb(found[1].decode()), found[2].decode())
+    return Request(Verb(word.decode()), name.decode())
 
 
 class Requester:
@@ -116,7 +120,7 @@ def receive(channel: int) -> tuple[bytes, Requester | None] | None:
     try:
         data, ancillary, _, _ = socket.recvmsg(
             REQUEST_BYTES_MAX + 1,
-            _socket.CMSG_SPACE(_RIGHTS_COUNT_MAX * array.array("i").itemsize),
+            _socket.CMSG_SPACE(_RIGHTS_COUNT_MAX * _DESCRIPTOR.size),
             _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC,
         )
     except OSError:  # nothing, or too few descriptors left to receive any
@@ -139,7 +143,7 @@ def ask(descriptor: int, request: Request) -> Message:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         channel = _channel_at(descriptor)
-        rights = array.array("i", [theirs.fileno()]).tobytes()
+        rights = _DESCRIPTOR.pack(theirs.fileno())
         _send_and_close(channel, encode_request(request), rights)
         theirs.close()
         answer = ours.recv(PIPE_BUF)
@@ -183,11 +187,12 @@ def _channel_at(descriptor: int) -> _socket.socket:
 
 
 def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
+    found = []
     for level, kind, data in ancillary:
         if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return list(found)
+            whole = data[: len(data) - len(data) % _DESCRIPTOR.size]
+            found += [one for (one,) in _DESCRIPTOR.iter_unpack(whole)]
+    return found
 
 
 def _requester_of(received: list[int]) -> Requester | None:
