@@ -69,7 +69,8 @@ def parse_request(data: bytes) -> Request:
     word, _, name = data.partition(b" ")
     is_name = (
         0 < len(name) <= _NAME_BYTES_MAX
-        and not name.startswith(b".")
+        and not name.startswith((b".", b"-"))
+        and b".." not in name
         and not name.translate(None, _NAME_LETTERS)
     )
     if word not in (b"MOUNTREPO", b"UMOUNTREPO") or not is_name:

@@ -14,7 +14,7 @@ from cvmfsexec.namespaces import requests
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.requests import Request, Verb
 
-NAMES = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,59}"
+NAMES = r"[A-Za-z0-9_]([A-Za-z0-9_-]|[.][A-Za-z0-9_-]){0,29}"
 MOUNT = Request(Verb.MOUNT, "atlas.cern.ch")
 
 
@@ -60,6 +60,8 @@ def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
         b"MOUNTREPO a.b\n",
         b"MOUNTREPO ../x",
         b"MOUNTREPO .hidden",
+        b"MOUNTREPO -z",
+        b"MOUNTREPO a..b",
         b"MOUNTREPO " + b"a" * 61,
         b"UMOUNTALL",
         b"PID 1",
