@@ -24,7 +24,7 @@ from tests.support.commands import (
     plain_environment,
 )
 from tests.support.published import Tree, publish_tree, serve
-from tests.support.sessions import ROOT, Caller, Place, wait_until, wrap
+from tests.support.sessions import PATIENCE_S, ROOT, Caller, Place, wait_until, wrap
 
 CONFIG = "config.example.org"
 REPOSITORIES = ("one.example.org", "two.example.org", "three.example.org")
@@ -161,7 +161,12 @@ def site(directory: Path) -> Iterator[Site]:
         publish_tree(directory, tree, fqrn)
     with (
         serve(made.output) as base_url,
-        client_dist(base_url, made.master_key_pem, name=DIST_NAME) as dist,
+        client_dist(
+            base_url,
+            made.master_key_pem,
+            settings=f"CVMFS_TIMEOUT_DIRECT={PATIENCE_S:.0f}\n",  # for busy machines
+            name=DIST_NAME,
+        ) as dist,
     ):
         one = Site(dist, base_url, made.master_key_pem, uuid.uuid4().hex)
         try:
