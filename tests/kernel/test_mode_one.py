@@ -105,6 +105,22 @@ def test_the_file_server_is_nobodys(here: Site) -> None:
         assert os.getpgrp() != group
 
 
+def test_callers_may_ignore_the_ends_of_children(here: Site) -> None:
+    inside = ("sh", "-c", 'trap "" CHLD; exec "$@"', "sh")
+    done = here.run("mountrepo", ONE, inside=inside)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = here.run("mountrepo", "missing.example.org", inside=inside)
+    assert done.returncode == 16
+    with subprocess.Popen(
+        wrap_in_directory(here, ONE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == b"in\n"
+        assert here.run("umountrepo", ONE, inside=inside).returncode == 32
+        user.communicate(b"\n")
+    assert here.run("umountrepo", ONE, inside=inside).returncode == 0
+
+
 def test_what_is_mounted_already_is_no_error(here: Site) -> None:
     mount(here, ONE)
     served_by = here.server_pid(ONE)

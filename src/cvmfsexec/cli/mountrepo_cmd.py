@@ -6,6 +6,7 @@ Source: docs/reference/mountrepo.md.
 """
 
 import os
+import signal
 import sys
 from typing import Any, NamedTuple, NoReturn
 
@@ -76,6 +77,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
 def main() -> NoReturn:
     """Run the command line and exit."""
     replace_missing_streams()
+    # Where it is ignored, the kernel forgets how the helper has ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         status = _main(sys.argv[1:])
     except KeyboardInterrupt:

@@ -17,6 +17,10 @@ in order: ``plan``, ``supervisor``, ``founder``, ``init``, ``root`` with ``steps
 ``services`` with ``service``, ``payload``; ``requests`` with ``desk`` for what is asked
 from inside; then ``signals``, ``descriptors``, ``descendants``, ``hints``.
 
+Where namespaces may not mount, the host does: ``fusermount``, ``host_services``,
+``host_place``; and ``daemon`` for mounts that outlive their command. Who clears away
+after these is a ``keeper``.
+
 All of it is single-threaded and belongs to the main thread. Only a service may start
 threads, and only in its own process.
 """
