@@ -124,6 +124,8 @@ class FileServer:
     def _configuration(self, channel: ServiceChannel) -> Configuration:
         """Evaluate the configuration, with the repository that configures this one."""
         fqrn, _, directory, _ = self._repository
+        if self._host.root.scratch_cache:
+            channel.wait_for_root()  # before that the cache is not there
         evaluation = begin(fqrn, self._host.root, self._host.environment)
         if directory is not None:
             channel.wait_for_root()  # or it could not be seen

@@ -26,6 +26,7 @@ from cvmfsexec.namespaces.supervisor import run_session
 
 if TYPE_CHECKING:
     from cvmfsexec.host_session import HostWay
+    from cvmfsexec.namespaces.scratch_image import ScratchImage
 
 HOST_MODE = 2
 """In it the host mounts; see ``host_session``."""
@@ -55,6 +56,7 @@ class ExecRequest(NamedTuple):
         name: By which other commands can join; empty for an automatic one.
         binds: What is shown at a second place, once everything is mounted.
         has_interface: The payload may ask for more repositories.
+        image: Absolute path of a scratch image for the cache, or empty.
         is_on_demand: Others are mounted when something of them is used first.
     """
 
@@ -70,6 +72,7 @@ class ExecRequest(NamedTuple):
     name: str = ""
     binds: tuple[BindElsewhere, ...] = ()
     has_interface: bool = False
+    image: str = ""
     is_on_demand: bool = False
 
     @property
@@ -97,6 +100,9 @@ def run(
     native = _native(request)
     kept = _keep_mounted(native)
     attempt = _Attempt(request, root, exit_status_of, native)
+    if request.image:
+        attempt = attempt.with_image()
+        kept += (attempt.image.lock,) if attempt.image is not None else ()
     try:
         if request.mode == HOST_MODE:
             return attempt.run_with_host_mounts()
@@ -174,12 +180,24 @@ class _Attempt(NamedTuple):
         root: Configuration, if there is any.
         exit_status_of: Status for an error.
         native: What is kept of the host's own directory.
+        image: A scratch image, locked.
     """
 
     request: ExecRequest
     root: ConfigurationRoot | None
     exit_status_of: ExitStatusOf
     native: NativeTree
+    image: "ScratchImage | None" = None
+
+    def with_image(self) -> "_Attempt":
+        """Return the same with the scratch image; what is cached is cached there."""
+        from cvmfsexec.namespaces.scratch_image import MOUNTPOINT, take_image
+
+        request, root = self.request, self.root
+        image = take_image(request.image, request.environment.get("PATH", ""))
+        if root is not None:
+            root = root._replace(scratch_cache=f"{MOUNTPOINT}/cvmfscache")
+        return self._replace(root=root, image=image)
 
     def run(self) -> int:
         """Run it with mounts in its own namespaces (mode 3)."""
@@ -196,6 +214,8 @@ class _Attempt(NamedTuple):
         """Run it with mounts of the host (mode 2)."""
         if self.request.is_on_demand:
             raise NamespaceError("--on-demand is only possible in mode 3")
+        if self.image is not None:
+            raise NamespaceError("a scratch image is only possible in mode 3")
         if self.root is None or not self._missing:
             return self.run()
         from cvmfsexec.host_session import HostWay
@@ -229,6 +249,7 @@ class _Attempt(NamedTuple):
             native=self.native,
             name=self.request.name,
             binds=self.request.binds,
+            image=self.image,
         )
 
     def _tell(self, plan: SessionPlan) -> None:

@@ -17,7 +17,6 @@ from cvmfsexec.cli.report import (
     replace_missing_streams,
     report_error,
     set_verbosity,
-    write_message,
 )
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import ConfigurationError, CvmfsError
@@ -35,7 +34,7 @@ The default command is $SHELL.
 
   -v               print the version and exit
   -N               no interface for mounting more repositories from inside
-  -m IMAGE         keep the cache in a scratch file system image (not available yet)
+  -m IMAGE         keep the cache in a scratch file system image
   --dist DIR       use DIR/etc/cvmfs for configuration and DIR/var for the cache
                    (default: $CVMFSEXEC_DIST, then dist/ beside this command)
   --name SESSION   name the session, so that other commands can join it
@@ -243,10 +242,6 @@ def _main(words: list[str]) -> int:
 
         sys.stdout.write(f"{__version__}\n" if arguments.wants_version else HELP)
         return exit_codes.OK
-    declined = _declined(arguments)
-    if declined is not None:
-        write_message("cvmfsexec", *declined)
-        return exit_codes.NOT_AVAILABLE
     try:
         return _run(arguments, given_environment())
     except CvmfsError as error:
@@ -254,16 +249,6 @@ def _main(words: list[str]) -> int:
         return exit_codes.exit_status_of(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-
-
-def _declined(arguments: Arguments) -> tuple[str, str] | None:
-    """Return what is asked for and comes with a later version, and what to do."""
-    if arguments.image is not None:
-        return (
-            "option -m (scratch image) is not available in this version",
-            "set CVMFS_CACHE_BASE in etc/cvmfs/default.local to a local disk",
-        )
-    return None
 
 
 def _run(arguments: Arguments, environment: dict[str, str]) -> int:
@@ -287,6 +272,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             replaces_native=arguments.replaces_native,
             mode=int(arguments.mode or 0),
             name=_checked_name(arguments.name),
+            image=os.path.join(cwd, arguments.image) if arguments.image else "",
             binds=tuple(_bind(text, cwd) for text in arguments.binds),
             has_interface=arguments.has_interface,
             is_on_demand=arguments.is_on_demand,

@@ -278,6 +278,8 @@ class Evaluation:
             "CVMFS_NFILES": _hard_limit_of_files(),
             "CVMFS_USYSLOG": os.path.join(logs, self._fqrn + ".log"),
         }
+        if self._root.scratch_cache:
+            injected["CVMFS_CACHE_BASE"] = self._root.scratch_cache
         for name, value in injected.items():
             if name not in except_names:
                 self._record(name, value, INJECTED)

@@ -30,10 +30,13 @@ class ConfigurationRoot(NamedTuple):
         dist: Absolute path of the directory that holds ``etc/cvmfs``.
         user_directories: Absolute paths, best first, in which this user may keep a
             cache and logs when the dist cannot be written.
+        scratch_cache: Where caches go unless ``default.local`` says otherwise, if a
+            scratch image takes them.
     """
 
     dist: str
     user_directories: tuple[str, ...] = ()
+    scratch_cache: str = ""
 
     @property
     def etc(self) -> str:

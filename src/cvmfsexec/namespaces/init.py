@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from signal import Signals
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import (
@@ -38,6 +38,9 @@ from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
 from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.plan import SessionPlan
 from cvmfsexec.namespaces.services import Services
+
+if TYPE_CHECKING:
+    from cvmfsexec.namespaces.scratch_image import MountedImage
 
 GO = b"\0"
 """First byte from the supervisor: the founder is gone, init is the supervisor's child.
@@ -75,7 +78,7 @@ def become_init(assignment: Assignment) -> NoReturn:
     """Be init, and end the session. Called in the first process of the namespaces."""
     verdict = Message(Topic.LOST, text="the session's init process failed")
     try:
-        verdict = _Init(assignment).run()
+        verdict = _run(_Init(assignment))
     except (NamespaceError, OSError) as error:
         verdict = messages.about_refusal(error)
     except _SupervisorGoneError:
@@ -84,6 +87,13 @@ def become_init(assignment: Assignment) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         _end_session(assignment, verdict)
+
+
+def _run(init: "_Init") -> Message:
+    try:
+        return init.run()
+    finally:
+        init.take_down()
 
 
 def _end_session(assignment: Assignment, verdict: Message) -> NoReturn:
@@ -108,6 +118,7 @@ class _Init:
         self._ears = Ears()
         self._reception = Reception(assignment.place.listener, self._ears)
         self._desk = self._make_desk()
+        self._image: MountedImage | None = None
         self._payload_pid = 0  # before its start
         self._payload_is_reaped = False
         self._failure: Message | None = None
@@ -136,12 +147,24 @@ class _Init:
             self._services.start(one)
         root.perform(steps.building)
         self._hang_on_supervisor()
+        self._mount_image()
         if self._desk is not None:
             self._desk.open(self._ears)
         self._services.note_root()
         return self._wait_for_verdict()
 
+    def take_down(self) -> None:
+        """Unmount what must not be cut off by the end of the namespaces."""
+        if self._image is not None:
+            self._image.unmount()
+
     # -- starting -------------------------------------------------------------------
+
+    def _mount_image(self) -> None:
+        if self._plan.image is not None:
+            from cvmfsexec.namespaces.scratch_image import MountedImage
+
+            self._image = MountedImage(self._plan.image)
 
     def _make_desk(self) -> Desk | None:
         interface = self._plan.interface

@@ -1,11 +1,14 @@
 """What a session consists of: the request that the outside makes to this package."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import root
 from cvmfsexec.namespaces.steps import BindElsewhere
+
+if TYPE_CHECKING:
+    from cvmfsexec.namespaces.scratch_image import ScratchImage
 
 
 class ServiceChannel(Protocol):
@@ -115,6 +118,7 @@ class SessionPlan(NamedTuple):
         binds: What is shown elsewhere as well, once all file servers are ready.
         host_mounts: What is shown at some of the mount points.
         interface: What can be asked for from inside, if anything.
+        image: A scratch image to mount before the file servers begin.
     """
 
     command: tuple[str, ...]
@@ -127,6 +131,7 @@ class SessionPlan(NamedTuple):
     binds: tuple[BindElsewhere, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
     interface: Interface | None = None
+    image: "ScratchImage | None" = None
 
     def check(self) -> None:
         """Refuse a plan that cannot be carried out.
@@ -150,7 +155,7 @@ class SessionPlan(NamedTuple):
         """Plan the private root of this session; see ``root.plan_root``."""
         return root.plan_root(
             entries,
-            self.mountpoints,
+            (*self.mountpoints, root.SCRATCH) if self.image else self.mountpoints,
             has_new_proc=has_new_proc,
             native=self.native,
             shown={one.mountpoint: one.source for one in self.host_mounts},
@@ -175,6 +180,8 @@ class SessionPlan(NamedTuple):
             yield f"start a file server for {service.name}{after}"
         for step in steps.building:
             yield step.describe()
+        if self.image is not None:
+            yield f"mount the image {self.image.path} at {root.SCRATCH}"
         for step in root.plan_binds(self.binds):
             yield step.describe()
         yield "create a second user namespace; be the user again"

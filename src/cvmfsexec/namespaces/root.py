@@ -35,6 +35,8 @@ from cvmfsexec.namespaces.steps import (
 )
 
 CVMFS = "cvmfs"
+SCRATCH = "/e2fs"
+"""Where a scratch image is mounted; the one mount point that is at the top."""
 
 
 class EntryKind(Enum):
@@ -167,7 +169,12 @@ def list_own_directories(mountpoints: Iterable[str]) -> list[str]:
     paths = {CVMFS: None}
     for mountpoint in mountpoints:
         before_first, *parts = mountpoint.split("/")
-        if before_first or len(parts) < 2 or not {"", ".", ".."}.isdisjoint(parts):
+        is_scratch = mountpoint == SCRATCH
+        if (
+            before_first
+            or (len(parts) < 2 and not is_scratch)
+            or not {"", ".", ".."}.isdisjoint(parts)
+        ):
             raise NamespaceError(f"{mountpoint!r} cannot be a mount point")
         for end in range(1, len(parts) + 1):
             paths["/".join(parts[:end])] = None

@@ -72,6 +72,18 @@ def run(
         pytest.param("--dist=d a --", Arguments(("a",), (), dist="d"), id="--dist="),
         pytest.param("--dist= --", Arguments((), (), dist=""), id="--dist= empty"),
         pytest.param("--mode 3 --", Arguments((), (), mode="3"), id="--mode"),
+        pytest.param("--join s --", Arguments((), (), joined="s"), id="--join"),
+        pytest.param("--name=s --", Arguments((), (), name="s"), id="--name"),
+        pytest.param(
+            "--bind /a:/b --bind=/c:/d --",
+            Arguments((), (), binds=("/a:/b", "/c:/d")),
+            id="--bind twice",
+        ),
+        pytest.param(
+            "--replace-native --",
+            Arguments((), (), replaces_native=True),
+            id="--replace-native",
+        ),
         pytest.param("--verbose --", Arguments((), (), verbosity=1), id="--verbose"),
         pytest.param("--debug --", Arguments((), (), verbosity=2), id="--debug"),
     ],
@@ -117,6 +129,10 @@ def test_help_needs_nothing_else(line: str) -> None:
         pytest.param("-m", "-m needs a value", id="-m at the end"),
         pytest.param("-m -- ls", "-m needs a value", id="-m before --"),
         pytest.param("--dist", "--dist needs a value", id="--dist at the end"),
+        pytest.param("--wait 1 --", "--wait is about --join", id="--wait alone"),
+        pytest.param("--join s a.b --", "joined as it is", id="--join with more"),
+        pytest.param("--join s --name t --", "joined as it is", id="--join and --name"),
+        pytest.param("--join s -m i --", "joined as it is", id="--join and -m"),
         pytest.param("--dist -- ls", "--dist needs a value", id="--dist before --"),
     ],
 )
@@ -149,17 +165,10 @@ def test_modes_of_other_commands_are_theirs(mode: str, instead: str) -> None:
     assert instead in done.stderr
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(("-m", "image", "--", "true"), id="-m"),
-    ],
-)
-def test_what_comes_later_is_declined_in_one_sentence(words: tuple[str, ...]) -> None:
-    done = run(*words)
-    assert done.returncode == exit_codes.NOT_AVAILABLE
-    assert done.stdout == ""
-    assert "not available" in done.stderr
+@pytest.mark.parametrize("text", ["-1", "1.5", "soon", "9999999", ""])
+def test_odd_number_of_seconds_is_refused(text: str) -> None:
+    done = run("--join", "nobody", f"--wait={text}", "--", "true")
+    assert done.returncode == exit_codes.CONFIGURATION
     assert done.stderr.count("\n") == 1
 
 
