@@ -2,18 +2,21 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import SYSTEM_PYTHON, client_dist, run_exec, started_exec
 from tests.support.published import FQRN, Tree, publish_tree, serve
-from tests.support.sessions import ROOT, Place, places, wait_until
+from tests.support.sessions import PATIENCE_S, ROOT, Place, places, wait_until
 
 pytestmark = pytest.mark.kernel
 
 SECOND = "second.example.org"
+SLOW = "slow.example.org"
 MISSING = "missing.example.org"
 TOP = f"/cvmfs/{SECOND}"
 TREE: Tree = {
@@ -42,6 +45,17 @@ def inside(
     words = ("--on-demand", *words, "--", "bash", "-c", script)
     done = run_exec(dist, *words, place=place)
     return done.stdout, done.stderr, done.returncode
+
+
+@contextmanager
+def silent_server(dist: Path) -> Iterator[socket.socket]:
+    """Let a repository be where connections are accepted and nothing is said."""
+    settings = dist / f"etc/cvmfs/config.d/{SLOW}.conf"
+    settings.parent.mkdir(exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/@fqrn@"
+        settings.write_text(f"CVMFS_SERVER_URL={url}\nCVMFS_TIMEOUT_DIRECT=60\n")
+        yield silent
 
 
 def python(statement: str) -> str:
@@ -152,6 +166,29 @@ def test_in_another_session_its_repositories_stay(
     done = run_exec(dist, *outer, script, place=place)
     told = f"{FQRN}\nsecond\nsecond\n"
     assert (done.stderr, done.stdout, done.returncode) == ("", told, 0)
+
+
+@places
+@pytest.mark.parametrize("name", ["supervisor", "cvmfsexec-init", "cvmfs:on-demand"])
+def test_nothing_is_left_of_those_who_wait(dist: Path, name: str, place: Place) -> None:
+    with silent_server(dist) as silent:
+        script = f"cat /cvmfs/{SLOW}/x & ls /cvmfs/{SLOW} & echo up; wait"
+        words = ("--on-demand", "--", "sh", "-c", script)
+        with started_exec(dist, *words, place=place) as session:
+            assert session.process.stdout is not None
+            assert session.process.stdout.readline() == "up\n"
+            silent.settimeout(PATIENCE_S)
+            with silent.accept()[0]:
+                os.kill(session.pid_of(name), signal.SIGKILL)
+                session.finish()
+                wait_until(session.is_gone, "no process is left")
+
+
+@places
+def test_who_waits_can_be_killed(dist: Path, place: Place) -> None:
+    with silent_server(dist):
+        script = f"timeout -s KILL 1 cat /cvmfs/{SLOW}/x; cat {TOP}/who"
+        assert inside(dist, script, place=place)[0::2] == ("second\n", 0)
 
 
 @places
