@@ -184,11 +184,11 @@ def test_nothing_is_left_of_those_who_wait(dist: Path, name: str, place: Place) 
                 wait_until(session.is_gone, "no process is left")
 
 
-@places
-def test_who_waits_can_be_killed(dist: Path, place: Place) -> None:
+@pytest.mark.parametrize("name", ["KILL", "INT", "TERM"])
+def test_who_waits_can_be_ended(dist: Path, name: str) -> None:
     with silent_server(dist):
-        script = f"timeout -s KILL 1 cat /cvmfs/{SLOW}/x; cat {TOP}/who"
-        assert inside(dist, script, place=place)[0::2] == ("second\n", 0)
+        script = f"timeout -s {name} 1 cat /cvmfs/{SLOW}/x; cat {TOP}/who"
+        assert inside(dist, script)[0::2] == ("second\n", 0)
 
 
 @places

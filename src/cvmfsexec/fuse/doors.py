@@ -65,6 +65,9 @@ REFUSAL_S = 10.0
 NAME_COUNT_MAX = 100_000
 
 _ENTRY_VALIDITY = struct.pack("<QQQII", 0, FOREVER_S, 0, 0, 0)
+_INTERRUPTED = struct.Struct("<Q")
+"""unique of the request that is not waited for any more"""
+
 _ATTR_VALIDITY = struct.pack("<QII", 0, 0, 0)
 
 
@@ -220,6 +223,18 @@ class Doors:
             door.waiting.append(waiting)
             return 0
 
+    def interrupt(self, unique: int) -> None:
+        """Let a request wait no longer: who made it was sent a signal."""
+        with self._lock:
+            queues = [door.waiting for door in self._by_name.values() if door.waiting]
+            found = [
+                (queue, one) for queue in queues for one in queue if one[0] == unique
+            ]
+            for queue, one in found:
+                queue.remove(one)
+        if found:
+            self.reply(error_reply(unique, errno.EINTR))
+
     def _open(self, door: _Door) -> None:
         is_mounted = False
         try:
@@ -272,6 +287,7 @@ class DoorOperations(Operations):
             Opcode.LISTXATTR,
         ):
             table[opcode] = self._knocking(table[opcode])
+        table[Opcode.INTERRUPT] = self._interrupt
         table[Opcode.GETATTR] = self._knocking(self._getattr_root)
         table[Opcode.OPENDIR] = self._knocking(_open_root)
         table[Opcode.ACCESS] = self._knocking(_allow)
@@ -300,6 +316,10 @@ class DoorOperations(Operations):
         if found is None:
             return error_reply(unique, errno.ENOENT)  # and ask again the next time
         return _entry(unique, found)
+
+    def _interrupt(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
+        self._doors.interrupt(*_INTERRUPTED.unpack_from(request, BODY_OFFSET))
+        return None
 
     def _getattr_root(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
         fields = _fields(_directory(nodeid))

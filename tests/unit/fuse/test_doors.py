@@ -15,6 +15,7 @@ from tests.support.fuse_messages import (
     ACCESS,
     GETATTR,
     GETXATTR,
+    INTERRUPT,
     LISTXATTR,
     LOOKUP,
     OPENDIR,
@@ -142,6 +143,18 @@ def test_what_cannot_be_mounted_does_not_exist_for_a_while(site: Site) -> None:
     assert answer(site.look_up(b"file", door)).errno == errno.ENOENT
     assert door_of(site) == door  # or a mount on it could be lost
     assert site.mounter.asked == [NAME.decode()]
+
+
+def test_who_is_interrupted_waits_no_longer(site: Site) -> None:
+    door = door_of(site)
+    assert site.ask(GETATTR, door, unique=80) is None
+    assert site.ask(OPENDIR, door, unique=81) is None
+    for unique in (80, 80, 99):
+        body = unique.to_bytes(8, "little")
+        assert site.ask(INTERRUPT, 0, body, unique + 1000) is None
+    assert site.next_answer() == Answer(errno.EINTR, 80, b"")
+    site.mounter.may_go_on.set()
+    assert site.next_answer() == Answer(errno.ESTALE, 81, b"")
 
 
 def test_an_unknown_door_is_stale(site: Site) -> None:
