@@ -15,7 +15,8 @@ Nothing is created on disk, so there is nothing that could be left behind.
 ``supervisor.run_session`` is the door; it is given a ``plan.SessionPlan``. To read,
 in order: ``plan``, ``supervisor``, ``founder``, ``init``, ``root`` with ``steps``,
 ``services`` with ``service``, ``payload``; ``requests`` with ``desk`` for what is asked
-from inside; then ``signals``, ``descriptors``, ``descendants``, ``hints``.
+from inside; ``meeting`` and ``join`` for commands that enter from outside; ``native``
+for what the host has, ``scratch_image``; then ``signals``, ``descriptors``, ``descendants``, ``hints``.
 
 Where namespaces may not mount, the host does: ``fusermount``, ``host_services``,
 ``host_place``; and ``daemon`` for mounts that outlive their command. Who clears away

@@ -88,11 +88,20 @@ def address_of(uid: int, name: str) -> str:
     return f"{_PREFIX}/{uid}/{name}"
 
 
-class Place(NamedTuple):
-    """A name that was taken, and the socket that holds it; -1 without one."""
+class Place:
+    """A name that was taken, and the socket that holds it.
 
-    name: str
-    listener: int
+    Attributes:
+        name: As it can be joined.
+        listener: The socket; -1 without one.
+    """
+
+    # Not a named tuple: to make one takes longer than all else that a start does here.
+    __slots__ = ("listener", "name")
+
+    def __init__(self, name: str, listener: int) -> None:
+        self.name = name
+        self.listener = listener
 
     def leave(self) -> None:
         """Let go of it in this process."""
