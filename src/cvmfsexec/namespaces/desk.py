@@ -59,6 +59,7 @@ class Desk:
         os.close(inner)
         self._waiting: dict[str, list[tuple[Verb, Requester]]] = {}
         self._line: deque[tuple[Request, Requester]] = deque()
+        self._is_line_moving = False
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -153,10 +154,21 @@ class Desk:
                 requester.answer(Message(Topic.FAILED, one.name, text=text))
             else:
                 requester.answer(message)
-        while self._line and len(self._waiting) < STARTING_COUNT_MAX:
-            request, requester = self._line.popleft()
-            if not requester.is_gone:
-                self._take_up(request, requester)
+        self._let_next_come()
+
+    def _let_next_come(self) -> None:
+        if self._is_line_moving:
+            return  # a start has failed at once; whoever moves the line goes on
+        self._is_line_moving = True
+        try:
+            while self._line and len(self._waiting) < STARTING_COUNT_MAX:
+                request, requester = self._line.popleft()
+                if requester.is_gone:
+                    requester.let_go()
+                else:
+                    self._take_up(request, requester)
+        finally:
+            self._is_line_moving = False
 
     def _unmount(self, name: str) -> Message:
         for one in self._services.ready():

@@ -101,6 +101,10 @@ class Requester:
         flags = _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL
         with suppress(OSError):
             self._socket.send(messages.encode(message), flags)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Do not answer at all."""
         with suppress(OSError):
             self._socket.close()
 
