@@ -172,13 +172,18 @@ def stage(
 
 
 def report(times_s: list[tuple[float, float, Cell]], config: pytest.Config) -> None:
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is None or (config.get_verbosity() < 0 and not IS_COMPLETE):
+    """Print how long the slowest cells took."""
+    plugins = config.pluginmanager
+    terminal = plugins.get_plugin("terminalreporter")
+    capture = plugins.get_plugin("capturemanager")
+    is_wanted = IS_COMPLETE or config.get_verbosity() >= 0
+    if terminal is None or capture is None or not is_wanted:
         return
-    terminal.write_line("")
-    terminal.write_line(f"slowest of {len(times_s)}: until up, until nothing is left")
-    for up_s, gone_s, cell in sorted(times_s, key=sum_of_times)[-SLOWEST_COUNT:]:
-        terminal.write_line(f"  {up_s:5.2f} s  {gone_s:5.2f} s  {cell}")
+    with capture.global_and_fixture_disabled():
+        terminal.write_line("")
+        terminal.write_line(f"of {len(times_s)} cells, until up, until all is gone:")
+        for up_s, gone_s, cell in sorted(times_s, key=sum_of_times)[-SLOWEST_COUNT:]:
+            terminal.write_line(f"  {up_s:5.2f} s  {gone_s:5.2f} s  {cell}")
 
 
 def sum_of_times(row: tuple[float, float, Cell]) -> float:
