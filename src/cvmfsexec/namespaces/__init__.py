@@ -16,7 +16,8 @@ Nothing is created on disk, so there is nothing that could be left behind.
 in order: ``plan``, ``supervisor``, ``founder``, ``init``, ``root`` with ``steps``,
 ``services`` with ``service``, ``payload``; ``requests`` with ``desk`` for what is asked
 from inside; ``meeting`` and ``join`` for commands that enter from outside; ``native``
-for what the host has, ``scratch_image``; then ``signals``, ``descriptors``, ``descendants``, ``hints``.
+for what the host has, ``scratch_image``; then ``signals``, ``descriptors``,
+``descendants``, ``hints``.
 
 Where namespaces may not mount, the host does: ``fusermount``, ``host_services``,
 ``host_place``; and ``daemon`` for mounts that outlive their command. Who clears away
