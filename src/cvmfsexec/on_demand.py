@@ -50,6 +50,8 @@ class OnDemand:
         server = DoorServer(device, doors)
         log.speak_as("cvmfsexec")
         threading.Thread(target=self._settle, args=(channel,), daemon=True).start()
+        # Privileges belong to threads: that one needs them, and gives them up itself.
+        syscalls.keep_capabilities()
         server.serve()
         return 0
 

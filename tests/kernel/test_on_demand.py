@@ -1,6 +1,7 @@
 """Repositories that are mounted when something of them is used."""
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -182,6 +183,17 @@ def test_nothing_is_left_of_those_who_wait(dist: Path, name: str, place: Place) 
                 os.kill(session.pid_of(name), signal.SIGKILL)
                 session.finish()
                 wait_until(session.is_gone, "no process is left")
+
+
+def test_no_server_keeps_privileges(dist: Path) -> None:
+    words = ("--on-demand", FQRN, "--", "sh", "-c", f"cat {TOP}/who; sleep 60 & wait")
+    with started_exec(dist, *words) as session:
+        assert session.process.stdout is not None
+        assert session.process.stdout.readline() == "second\n"
+        for name in ("cvmfs:on-demand", f"cvmfs:{FQRN}"[:15], f"cvmfs:{SECOND}"[:15]):
+            tasks = Path(f"/proc/{session.pid_of(name)}/task").glob("*/status")
+            kept = [re.findall(r"CapEff:\s0*(\S*)", one.read_text()) for one in tasks]
+            assert kept == [[""]] * len(kept), name
 
 
 @pytest.mark.parametrize("name", ["KILL", "INT", "TERM"])

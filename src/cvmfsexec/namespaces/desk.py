@@ -32,8 +32,8 @@ class Desk:
     """Requests of one session.
 
     Attributes:
-        descriptors: Both ends of the channel and the directory of mount points:
-            nobody's but init's, and one of them the payload's.
+        descriptors: Both ends of the channel, the directory of mount points, and the
+            sockets of who waits: nobody's but init's, and one of them the payload's.
         inner: The end on which requests are made.
     """
 
@@ -64,10 +64,12 @@ class Desk:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What no other process may have."""
-        return tuple(
-            one
-            for one in (self._outer, self.inner, self._points.descriptor)
-            if one >= 0
+        ours = (self._outer, self.inner, self._points.descriptor)
+        waiting = [one for some in self._waiting.values() for _, one in some]
+        waiting += [one for _, one in self._line]
+        return (
+            *(one for one in ours if one >= 0),
+            *(one.descriptor for one in waiting),
         )
 
     def open(self, ears: Ears) -> None:

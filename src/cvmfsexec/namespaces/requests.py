@@ -86,6 +86,11 @@ class Requester:
         self._socket = socket
 
     @property
+    def descriptor(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
+    @property
     def is_gone(self) -> bool:
         """Whether nobody waits any more."""
         try:

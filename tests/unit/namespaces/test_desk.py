@@ -67,12 +67,13 @@ class Site:
 def site() -> Iterator[Site]:
     site = Site()
     yield site
+    descriptors = site.desk.descriptors[:2]
     waiting = [one for some in site.desk._waiting.values() for _, one in some]
     for requester in (*waiting, *(one for _, one in site.desk._line)):
         requester.answer(Message(Topic.LOST))
     for asked in (site.client, *site.asked):
         asked.close()
-    for descriptor in site.desk.descriptors:
+    for descriptor in descriptors:
         os.close(descriptor)
 
 
