@@ -5,18 +5,22 @@ import pytest
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces.fuse_mount import TryFuse
 from cvmfsexec.namespaces.root import (
+    SCRATCH,
     EntryKind,
     RootEntry,
     list_own_directories,
+    plan_binds,
     plan_root,
     read_entries,
 )
 from cvmfsexec.namespaces.steps import (
+    BindElsewhere,
     BindFile,
     BindTree,
     MakeDirectory,
     MakeLink,
     MakeReadOnly,
+    MakeWritable,
     MountProc,
     ReceiveOnly,
     ShowMount,
@@ -87,6 +91,21 @@ def test_mounts_of_the_host_are_shown_at_their_mount_points() -> None:
 def test_path_that_is_no_mount_point_is_refused(mountpoint: str) -> None:
     with pytest.raises(NamespaceError, match="cannot be a mount point"):
         list_own_directories([mountpoint])
+
+
+def test_scratch_image_gets_a_directory_at_the_top() -> None:
+    plan = plan_root(ENTRIES, (SCRATCH,), has_new_proc=True)
+    assert MakeDirectory("e2fs") in plan.building
+    assert BindTree("/e2fs", "e2fs") not in plan.building
+
+
+def test_root_is_sealed_again_after_binds() -> None:
+    bind = BindElsewhere("/a", "/b")
+    assert plan_binds(()) == ()
+    first, second, last = plan_binds((bind,))
+    assert isinstance(first, MakeWritable)
+    assert second is bind
+    assert isinstance(last, MakeReadOnly)
 
 
 def test_every_step_tells_what_it_does() -> None:
