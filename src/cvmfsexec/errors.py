@@ -33,7 +33,8 @@
     │   └── MountBusyError               somebody uses what was to be unmounted
     ├── SessionError                 a process of a session ended before its time
     │   └── ServiceFailedError           a file server said that it cannot start
-    └── PublishError                 the publisher cannot go on
+    ├── PublishError                 the publisher cannot go on
+    └── DistributionError            a dist or a file with everything cannot be made
 
 "No such entry" is an answer (``None``), never one of these. Three places decide
 what an error means to the outside: ``fuse/errno_map.py``, ``cli/exit_codes.py``
@@ -205,3 +206,7 @@ class ServiceFailedError(SessionError):
 
 class PublishError(CvmfsError):
     """A publication cannot be made; the repository is unchanged."""
+
+
+class DistributionError(CvmfsError):
+    """A dist, or a file with everything, cannot be made or unpacked."""

@@ -31,6 +31,7 @@ TARGETS = {
     "format/der.py": {"certificate"},
     "format/digest.py": {"breadcrumb", "envelope", "manifest", "whitelist"},
     "format/dirent.py": {"catalog", "file_system"},
+    "format/elf.py": {"elf"},
     "format/envelope.py": {"envelope"},
     "format/manifest.py": {"manifest"},
     "format/names.py": {"names"},

@@ -50,6 +50,7 @@ _BY_CLASS: dict[type[errors.CvmfsError], int] = {
     errors.SessionError: FILE_SERVER_DIED,
     errors.ServiceFailedError: UNKNOWN_ERROR,
     errors.PublishError: UNKNOWN_ERROR,
+    errors.DistributionError: UNKNOWN_ERROR,
 }
 
 

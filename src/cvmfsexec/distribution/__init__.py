@@ -1,0 +1,1 @@
+"""What is sent to where there is nothing: the dist, and one file with everything."""
