@@ -276,16 +276,6 @@ def test_a_new_revision_is_seen_by_the_next_session(tmp_path: Path) -> None:
         assert run_exec(dist, FQRN, "--", "cat", f"{TOP}/file").stdout == "two\n"
 
 
-def test_install_paths_with_spaces_work(tmp_path: Path) -> None:
-    repository = publish_tree(tmp_path, {"file": b"content\n"})
-    with (
-        serve(repository.output) as base_url,
-        client_dist(base_url, repository.master_key_pem, name="dïst with spaces") as d,
-    ):
-        done = run_exec(d, FQRN, "--", "cat", f"{TOP}/file")
-    assert (done.returncode, done.stdout) == (0, "content\n"), done.stderr
-
-
 def test_read_only_install_uses_the_users_own_directory(tmp_path: Path) -> None:
     repository = publish_tree(tmp_path, {"file": b"content\n"})
     home = tmp_path / "home"

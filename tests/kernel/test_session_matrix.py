@@ -218,6 +218,7 @@ class Play:
         self._variables = {"SESSION_MARK": uuid.uuid4().hex}
         if cell.surroundings is Surroundings.TMPDIR:
             self._variables["TMPDIR"] = str(install.temporary)
+            self._variables["XDG_RUNTIME_DIR"] = ""
         self._before = self._mounts()
         self._started_s = time.monotonic()
         self._up_s = 0.0
@@ -332,6 +333,9 @@ class Play:
         if self._cell.surroundings is Surroundings.NATIVE:
             expected.append("host")
         assert told == [f"{line}\n" for line in expected]
+        new_count = len(self._mounts()) - len(self._before)
+        is_on_host = self._cell.mode != 3
+        assert new_count == is_on_host * len(self._cell.repositories.value)
 
     def _expect_nothing(self, started: Started) -> None:
         wait_until(started.is_gone, "no process is left")

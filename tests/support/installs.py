@@ -1,8 +1,8 @@
 """An installation as a user has it, and hosts of different kinds to use it on.
 
-An installation is a directory with the commands and a dist beside them; ``tmp`` and
-``home`` of the user lie beside it. A host is the machine itself, or a mount namespace
-that an *anchor* process keeps, and that processes enter.
+An installation is a directory with the commands and a dist beside them; ``home``,
+``run`` and ``tmp`` of the user lie beside it. A host is the machine itself, or a mount
+namespace that an *anchor* process keeps, and that processes enter.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class Installation(NamedTuple):
 
     @property
     def top(self) -> Path:
-        """Directory of all that belongs to the test: also ``tmp`` and ``home``."""
+        """Directory of all that belongs to the test."""
         return self.directory.parent
 
     @property
@@ -139,6 +139,7 @@ class Installation(NamedTuple):
             *(path for path in self.top.rglob("*") if path.is_socket()),
             *(one for one in self.directory.iterdir() if one.name not in mine | _OURS),
             *self.temporary.iterdir(),
+            *(self.top / "run").iterdir(),
         ]
         return [str(path) for path in found]
 
@@ -146,7 +147,11 @@ class Installation(NamedTuple):
         return (*(host or Host()).entrance, *wrap(line, Caller.ORDINARY))
 
     def _environment(self) -> dict[str, str]:
-        return {**plain_environment(), "HOME": str(self.top / "home")}
+        return {
+            **plain_environment(),
+            "HOME": str(self.top / "home"),
+            "XDG_RUNTIME_DIR": str(self.top / "run"),
+        }
 
 
 _OURS = {"dist", "log"}
@@ -172,7 +177,8 @@ def installation(
             shutil.copy(ROOT / command, made.directory / command)
         for link in _LINKS:
             (made.directory / link).symlink_to(ROOT / link)
-        (made.top / "home").mkdir()
+        for directory in ("home", "run"):
+            (made.top / directory).mkdir()
         give_to_ordinary_user(made.top)
         yield made
 
