@@ -18,6 +18,7 @@
     │   ├── CertificateBlacklistedError
     │   ├── RevisionBlacklistedError
     │   ├── RollbackError                older than what was already seen
+    │   ├── UntrustedPackageError        not pinned, or not signed by the key given
     │   ├── MissingCredentialError       for members only, and the user shows nothing
     │   └── UnsupportedTrustError        PKCS#7, CA chain, authorisation: refused
     ├── IntegrityError               an object is not its hash
@@ -112,6 +113,10 @@ class RevisionBlacklistedError(TrustError):
 
 class RollbackError(TrustError):
     """The manifest is older than one that was already accepted here."""
+
+
+class UntrustedPackageError(TrustError):
+    """A package is not what the user said that it must be."""
 
 
 class MissingCredentialError(TrustError):

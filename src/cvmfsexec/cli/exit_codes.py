@@ -51,6 +51,7 @@ _BY_CLASS: dict[type[errors.CvmfsError], int] = {
     errors.ServiceFailedError: UNKNOWN_ERROR,
     errors.PublishError: UNKNOWN_ERROR,
     errors.DistributionError: UNKNOWN_ERROR,
+    errors.DistributionError: UNKNOWN_ERROR,
 }
 
 
