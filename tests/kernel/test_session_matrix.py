@@ -1,7 +1,7 @@
 """Each mode, with each set of repositories, ended in each way, on each kind of host.
 
 A test run takes as many cells of this matrix as it needs for all pairs of values to
-meet. ``SESSION_MATRIX=complete`` in the environment takes all 357, in two minutes or so.
+meet. ``SESSION_MATRIX=complete`` in the environment takes all 357, in two minutes.
 
 Mode 1 has no processes that belong together: there, a reader is killed for the payload,
 and the keepers for the supervisor; it has no init.
