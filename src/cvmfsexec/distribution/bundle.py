@@ -1,0 +1,238 @@
+"""Collect what a self-extracting file carries: the runtime, and a dist.
+
+::
+
+    bin/python               the interpreter, which only the loader beside it can start
+    bin/python3              starts it: sys.executable
+    lib/                     dynamic loader, libc and all other shared libraries
+    lib/python3.N/           the standard library, compiled and trimmed
+    packages/                cvmfsexec and what it imports
+    commands/                what is placed beside the runtime (settlement.py)
+    launch                   what starts a command
+    dist/                    the configuration
+
+The source is the running interpreter: where it is installed, that is where its parts
+are. Debian's layout and that of relocatable builds are the same as far as this goes.
+"""
+
+import os
+import re
+import sys
+import sysconfig
+from typing import TYPE_CHECKING, NamedTuple
+
+from cvmfsexec.distribution.bytecode import compile_module
+from cvmfsexec.distribution.libraries import Libraries, find_libraries
+from cvmfsexec.distribution.member import Kind, Member
+from cvmfsexec.errors import DistributionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMMANDS = {
+    "cvmfs": "main",
+    "cvmfsexec": "exec_cmd",
+    "makedist": "makedist_cmd",
+    "mountrepo": "mountrepo_cmd",
+    "singcvmfs": "singcvmfs_cmd",
+    "umountrepo": "umountrepo_cmd",
+}
+"""The commands, and the modules of ``cvmfsexec.cli`` that they are."""
+
+PACKAGES = ("cffi", "cryptography", "deflate", "pycurl", "tqdm")
+"""Distributions that we import, and that those import."""
+
+_PAC_ENGINES = ("pacparser", "dukpy")
+
+_STANDARD_LIBRARY_WITHOUT = re.compile(
+    r"(__pycache__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|_pyio|config-"
+    r".*|curses|dbm|dist-packages|distutils|ensurepip|idlelib|imghdr|lib2to3|mailcap"
+    r"|msilib|nntplib|pydoc|pydoc_data|site-packages|sitecustomize|telnetlib|test"
+    r"|tests|tkinter|turtle|turtledemo|unittest|venv|wsgiref|xdrlib|xmlrpc)(\.py)?"
+)
+_EXTENSIONS_WITHOUT = re.compile(
+    r"_?xx|_test|_ctypes_test|_curses|_tkinter|_dbm|_gdbm|nis\b|ossaudiodev|readline"
+    r"|audioop|_crypt\b|_codecs_|_lsprof"
+)
+_PACKAGES_WITHOUT = re.compile(r"(^|/)(tests?|__pycache__)/|\.(pyi|h|c|1|sh)$|\.typed$")
+_KEPT_METADATA = re.compile(r"\.dist-info/(licenses/|LICEN|COPYING)")
+_DIST_WITHOUT = ("cvmfs", "var")
+"""Mount points; caches, logs and what runs."""
+
+
+class Bundle(NamedTuple):
+    """What goes into a file.
+
+    Attributes:
+        members: In no order.
+        machine: For which it is.
+    """
+
+    members: list[Member]
+    machine: str
+
+
+def collect(dist: str) -> Bundle:
+    """Collect the running interpreter, this package, and a dist.
+
+    Raises:
+        DistributionError: Something cannot be found, read or compiled.
+    """
+    try:
+        runtime, machine = _collect_runtime()
+        return Bundle([*runtime, *_dist(dist)], machine)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        message = f"cannot pack: {where}{error.strerror}"
+        raise DistributionError(message) from error
+
+
+def template(name: str, **values: str) -> bytes:
+    """Return one of the scripts beside this module, with its blanks filled in."""
+    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as file:
+        text = file.read()
+    for key, value in values.items():
+        text = text.replace(f"@{key.upper()}@", value)
+    return text.encode()
+
+
+def _collect_runtime() -> tuple[list[Member], str]:
+    program = os.path.realpath(sys.executable)
+    files = dict(_standard_library()) | dict(_packages()) | dict(_own_package())
+    modules = [path for path in files.values() if _is_shared_object(path)]
+    libraries = find_libraries(program, modules)
+    members = [_member(path, source) for path, source in files.items()]
+    members += [
+        Member(f"lib/{name}", content=_read(path), is_executable=True)
+        for name, path in libraries.by_name.items()
+    ]
+    members += _starters(program, libraries)
+    return members, libraries.machine
+
+
+def _starters(program: str, libraries: Libraries) -> "Iterator[Member]":
+    loader = _read(libraries.loader)
+    if b"--argv0" not in loader:
+        raise DistributionError(
+            f"{libraries.loader} cannot start the interpreter from elsewhere",
+            hint="pack on a system with glibc 2.33 or later",
+        )
+    name = libraries.loader_name
+    yield Member(f"lib/{name}", content=loader, is_executable=True)
+    yield Member("bin/python", content=_read(program), is_executable=True)
+    script = template("python.sh", loader=name)
+    yield Member("bin/python3", content=script, is_executable=True)
+    yield Member("launch", content=template("launch.sh", loader=name))
+    for command, module in COMMANDS.items():
+        script = template("command.sh", command=command, module=module)
+        yield Member(f"commands/{command}", content=script, is_executable=True)
+
+
+def _standard_library() -> "Iterator[tuple[str, str]]":
+    """Yield paths in the bundle, and of the files that go there."""
+    top = sysconfig.get_path("stdlib")
+    place = f"{sys.platlibdir}/{os.path.basename(top)}"
+    extensions = sysconfig.get_config_var("DESTSHARED") or f"{top}/lib-dynload"
+    if not os.path.isdir(extensions):
+        extensions = f"{top}/lib-dynload"
+    for path in _walk(top):
+        name = path.partition("/")[0]
+        if (
+            not _STANDARD_LIBRARY_WITHOUT.fullmatch(name)
+            and name != "lib-dynload"
+            and path.endswith(".py")
+            and "/test/" not in path
+            and "/tests/" not in path
+        ):
+            yield f"{place}/{path}", os.path.join(top, path)
+    for name in sorted(os.listdir(extensions)):
+        if name.endswith(".so") and not _EXTENSIONS_WITHOUT.match(name):
+            yield f"{place}/lib-dynload/{name}", os.path.join(extensions, name)
+
+
+def _packages() -> "Iterator[tuple[str, str]]":
+    from importlib import metadata
+
+    engine = next((one for one in _PAC_ENGINES if _is_installed(one)), None)
+    for name in (*PACKAGES, *((engine,) if engine else ())):
+        try:
+            files = metadata.distribution(name).files or []
+        except metadata.PackageNotFoundError as error:
+            message = f"cannot pack: the package {name} is not installed"
+            raise DistributionError(message) from error
+        for file in files:
+            path = file.as_posix()
+            is_outside = path.startswith(("../", "/"))
+            is_metadata = ".dist-info/" in path and not _KEPT_METADATA.search(path)
+            if (
+                not is_outside
+                and not is_metadata
+                and not _PACKAGES_WITHOUT.search(path)
+            ):
+                yield f"packages/{path}", os.fspath(file.locate())
+
+
+def _is_installed(name: str) -> bool:
+    from importlib import metadata
+
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _own_package() -> "Iterator[tuple[str, str]]":
+    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for path in _walk(top):
+        if path.endswith((".py", ".sh")):
+            yield f"packages/cvmfsexec/{path}", os.path.join(top, path)
+
+
+def _dist(top: str) -> "Iterator[Member]":
+    if not os.path.isdir(os.path.join(top, "etc/cvmfs")):
+        raise DistributionError(
+            f"there is no dist to pack: {top} has no etc/cvmfs",
+            hint="make it first: makedist {default|egi|none|osg}",
+        )
+    for directory, subdirectories, files in os.walk(top):
+        if directory == top:
+            subdirectories[:] = [n for n in subdirectories if n not in _DIST_WITHOUT]
+        for name in subdirectories + files:
+            source = os.path.join(directory, name)
+            path = f"dist/{os.path.relpath(source, top)}"
+            if os.path.islink(source):
+                yield Member(path, Kind.LINK, os.fsencode(os.readlink(source)))
+            elif os.path.isdir(source):
+                yield Member(path, Kind.DIRECTORY)
+            elif os.path.isfile(source):
+                yield Member(
+                    path,
+                    content=_read(source),
+                    is_executable=os.access(source, os.X_OK),
+                )
+
+
+def _walk(top: str) -> "Iterator[str]":
+    """Yield the paths of files below a directory, relative to it."""
+    for directory, subdirectories, files in os.walk(top):
+        subdirectories[:] = sorted(n for n in subdirectories if n != "__pycache__")
+        for name in sorted(files):
+            yield os.path.relpath(os.path.join(directory, name), top)
+
+
+def _is_shared_object(path: str) -> bool:
+    return ".so" in os.path.basename(path) and not path.endswith((".py", ".pyc"))
+
+
+def _member(path: str, source: str) -> Member:
+    content = _read(source)
+    if not path.endswith(".py"):
+        return Member(path, content=content, is_executable=_is_shared_object(path))
+    name = re.sub(r"^(packages|[^/]+/python[^/]+)/", "", path)
+    return Member(f"{path}c", content=compile_module(content, name))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read()
