@@ -25,6 +25,7 @@ from tests.support.sessions import Caller, Started, skip_unless_possible, wait_u
 pytestmark = [pytest.mark.kernel, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PATIENCE_S = 300
+PATIENT = f"CVMFS_TIMEOUT_DIRECT={PATIENCE_S}\n"  # one small server for all of them
 PAYLOAD = ("sh", "-c", f'cat /cvmfs/{FQRN}/hello; read -r _; exit "$0"')
 
 
@@ -34,7 +35,7 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     made = publish_tree(tmp_path_factory.mktemp("published"), {"hello": b"hello\n"})
     with (
         serve(made.output) as base_url,
-        installation(base_url, made.master_key_pem) as built,
+        installation(base_url, made.master_key_pem, settings=PATIENT) as built,
     ):
         yield built
 
