@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HINT = (
-    "make it, with settings and keys (docs/how-to/run-at-a-site.md), or name a "
+    "make it with makedist, or by hand (docs/how-to/run-at-a-site.md), or name a "
     "directory that holds etc/cvmfs with --dist or $CVMFSEXEC_DIST (/ uses the "
     "configuration of this machine)"
 )

@@ -30,7 +30,12 @@ _WAITS_S = (1.0, 3.0)  # between the attempts
 _REDIRECTIONS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
 _SCHEMES = ("http", "https")
-_LASTING = (FaultKind.PROXY_RESOLVE, FaultKind.HOST_CONNECTION, FaultKind.OTHER)
+_LASTING = (
+    FaultKind.PROXY_RESOLVE,
+    FaultKind.HOST_RESOLVE,
+    FaultKind.HOST_CONNECTION,
+    FaultKind.OTHER,
+)
 
 
 class Patience(NamedTuple):

@@ -10,7 +10,7 @@ from cvmfsexec import __version__
 from cvmfsexec.cli import exit_codes
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = ("makedist", "singcvmfs")
+COMMANDS = ("singcvmfs",)
 
 
 def run(line: str) -> subprocess.CompletedProcess[str]:
@@ -31,11 +31,6 @@ def run(line: str) -> subprocess.CompletedProcess[str]:
         "singcvmfs exec image ls",
         "singcvmfs --pwd / run image",
         "singcvmfs version",
-        "makedist default",
-        "makedist -s osg",
-        "makedist -m rhel9-x86_64 -v 2.12.0 egi",
-        "makedist -o file",
-        "makedist -s -o file",
     ],
 )
 def test_understood_words_are_declined_in_one_sentence(line: str) -> None:
@@ -51,12 +46,6 @@ def test_understood_words_are_declined_in_one_sentence(line: str) -> None:
     [
         ("singcvmfs", 1),
         ("singcvmfs --debug", 1),
-        ("makedist", 2),
-        ("makedist debian", 2),
-        ("makedist default osg", 2),
-        ("makedist -q default", 2),
-        ("makedist -o", 2),
-        ("makedist -o file default", 2),
     ],
 )
 def test_other_words_get_usage_and_the_original_status(line: str, status: int) -> None:
