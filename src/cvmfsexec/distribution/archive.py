@@ -3,10 +3,11 @@
 Sorted, without times and owners, in the GNU format, which busybox reads as well.
 """
 
-import gzip
 import io
 import tarfile
 from typing import TYPE_CHECKING
+
+import deflate
 
 from cvmfsexec.distribution.member import Kind, Member
 
@@ -28,19 +29,17 @@ def pack(members: "Iterable[Member]") -> bytes:
             chosen.setdefault(parent, Member(parent, Kind.DIRECTORY))
             parent = parent.rpartition("/")[0]
     buffer = io.BytesIO()
-    with (
-        gzip.GzipFile("", "wb", _LEVEL, buffer, mtime=0) as compressed,
-        tarfile.open(
-            fileobj=compressed,
-            mode="w|",
-            format=tarfile.GNU_FORMAT,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as archive,
-    ):
+    with tarfile.open(
+        fileobj=buffer,
+        mode="w",
+        format=tarfile.GNU_FORMAT,
+        encoding="utf-8",
+        errors="surrogateescape",
+    ) as archive:
         for path in sorted(chosen):
             _add(archive, chosen[path])
-    return buffer.getvalue()
+    compressed: bytes = deflate.gzip_compress(buffer.getbuffer(), _LEVEL)
+    return compressed
 
 
 def _add(archive: tarfile.TarFile, member: Member) -> None:

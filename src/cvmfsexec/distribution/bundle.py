@@ -54,7 +54,7 @@ _EXTENSIONS_WITHOUT = re.compile(
     r"_?xx|_test|_ctypes_test|_curses|_tkinter|_dbm|_gdbm|nis\b|ossaudiodev|readline"
     r"|audioop|_crypt\b|_codecs_|_lsprof"
 )
-_PACKAGES_WITHOUT = re.compile(r"(^|/)(tests?|__pycache__)/|\.(pyi|h|c|1|sh)$|\.typed$")
+_PACKAGES_WITHOUT = re.compile(r"(^|/)(tests?|__pycache__)/|\.(pyi|typed|h|c)$")
 _KEPT_METADATA = re.compile(r"\.dist-info/(licenses/|LICEN|COPYING)")
 _DIST_WITHOUT = ("cvmfs", "var")
 """Mount points; caches, logs and what runs."""

@@ -6,6 +6,7 @@ happen to be shared in this process.
 
 import importlib.util
 import marshal
+import warnings
 
 from cvmfsexec.errors import DistributionError
 
@@ -24,7 +25,9 @@ def compile_module(source: bytes, name: str) -> bytes:
         DistributionError: It is no Python of this version.
     """
     try:
-        code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what others have written
+            code = compile(source, name, "exec", dont_inherit=True, optimize=0)
     except (SyntaxError, ValueError) as error:
         raise DistributionError(f"cannot compile {name}: {error}") from error
     header = importlib.util.MAGIC_NUMBER + _UNCHECKED_HASH.to_bytes(4, "little")

@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from cvmfsexec import __version__
 from cvmfsexec.distribution import archive
-from cvmfsexec.distribution.bundle import COMMANDS, collect, template
+from cvmfsexec.distribution.bundle import COMMANDS, Bundle, collect, template
 from cvmfsexec.distribution.member import SHORT_DIGEST_LENGTH
 from cvmfsexec.errors import DistributionError
 
@@ -33,7 +33,11 @@ def make_self_extracting(file: str, dist: str, *, command: str = "cvmfsexec") ->
     Raises:
         DistributionError: Something cannot be found, read, compiled or written.
     """
-    bundle = collect(dist)
+    return write(collect(dist), file, command=command)
+
+
+def write(bundle: Bundle, file: str, *, command: str = "cvmfsexec") -> int:
+    """Write what has been collected; see :func:`make_self_extracting`."""
     payload = archive.pack(bundle.members)
     header = _header(payload, bundle.machine, command)
     temporary = f"{file}.{os.getpid()}.new"

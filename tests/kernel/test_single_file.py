@@ -1,0 +1,182 @@
+"""The file that carries everything, unpacked and run where there is nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvmfsexec import __version__
+from cvmfsexec.namespaces.mount_table import read_mount_table
+from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
+from tests.support.published import FQRN
+from tests.support.sessions import ORDINARY_UID, Caller, skip_unless_possible
+from tests.support.single_file import SingleFile, copied, line, made_single_file, run
+
+BARE_ROOT = Path(__file__).resolve().parents[1] / "support/bare_root.py"
+COPY_COUNT = 30
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SingleFile]:
+    skip_unless_possible(Caller.ORDINARY)
+    with made_single_file(tmp_path_factory.mktemp("single")) as made:
+        yield made
+
+
+@pytest.fixture
+def top() -> Iterator[Path]:
+    """A directory that everybody can reach."""
+    made = Path(tempfile.mkdtemp(prefix="cvmfsexec-test-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def in_bare_root(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run words in a root with nothing but busybox, as an ordinary user."""
+    if os.geteuid() != 0 or not shutil.which("busybox"):
+        pytest.skip("only root can make a root, and of busybox")
+    return subprocess.run(
+        [sys.executable, str(BARE_ROOT), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_PATIENCE_S,
+    )
+
+
+def leftovers(place: Path) -> list[str]:
+    wanted = (".unpacking.", ".claim-")
+    return [one.name for one in place.iterdir() if one.name.startswith(wanted)]
+
+
+def test_a_repository_is_read_where_there_is_only_busybox(single: SingleFile) -> None:
+    words = (str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
+    script = f"./cvmfsexec {FQRN} -- cat /cvmfs/{FQRN}/hello && ls -d .cvmfsexec/dist"
+    done = in_bare_root(*words, script)
+    assert (done.stdout, done.stderr) == ("hello\n.cvmfsexec/dist\n", "")
+
+
+def test_more_is_mounted_from_inside_a_bare_root(single: SingleFile) -> None:
+    words = (str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
+    inside = f"$CVMFSMOUNT {FQRN} && cat /cvmfs/{FQRN}/hello && $CVMFSUMOUNT {FQRN}"
+    done = in_bare_root(*words, f"./cvmfsexec -- sh -c '{inside}'")
+    assert (done.stdout, done.stderr) == (f"hello\nUnmounting {FQRN}\n", "")
+
+
+def test_beside_a_read_only_place_the_temporary_directory_is_used(
+    single: SingleFile,
+) -> None:
+    words = ("--read-only", str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
+    script = f"./cvmfsexec {FQRN} -- cat /cvmfs/{FQRN}/hello; ls -A /tmp /job"
+    done = in_bare_root(*words, script)
+    assert done.stdout.split() == [
+        "hello", "/job:", "cvmfsexec", "/tmp:", f"cvmfsexec-{ORDINARY_UID}"
+    ], done.stderr  # fmt: skip
+
+
+def test_a_path_with_blanks_is_a_path(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "a  b'c\"d$(e)")
+    done = run(file, FQRN, "--", "cat", f"/cvmfs/{FQRN}/hello")
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+
+
+def test_version_is_a_number_alone_and_unpacks(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "one")
+    done = run(file, "-v")
+    assert (done.stdout, done.stderr) == (f"{__version__}\n", "")
+    place = file.parent / ".cvmfsexec"
+    assert (place / "dist/etc/cvmfs/default.local").is_file()
+    assert all(os.access(place / n, os.X_OK) for n in ("mountrepo", "umountrepo"))
+
+
+def test_many_at_once_use_what_one_unpacks(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "one")
+    processes = [
+        subprocess.Popen(
+            line(file, "-N", "--", "echo", "ran"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+            env=plain_environment(),
+        )
+        for _ in range(COPY_COUNT)
+    ]
+    said = [process.communicate(timeout=COMMAND_PATIENCE_S)[0] for process in processes]
+    assert said == ["ran\n"] * COPY_COUNT
+    place = file.parent / ".cvmfsexec"
+    assert len(list(place.glob("runtime-*"))) == 1
+    assert leftovers(place) == []
+
+
+def test_an_update_disturbs_no_running_session(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "one")
+    script = f'cat /cvmfs/{FQRN}/hello && read x && cat /cvmfs/{FQRN}/late && "$@"'
+    more = ("sh", "-c", '$CVMFSUMOUNT "$0" && $CVMFSMOUNT "$0"', FQRN)
+    session = subprocess.Popen(
+        line(file, FQRN, "--", "sh", "-c", script, "sh", *more),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env=plain_environment(),
+    )
+    try:
+        assert session.stdout is not None
+        assert session.stdout.readline() == "hello\n"
+        fresh = copied(single.newer, top / "two")
+        fresh.rename(file)
+        updated = run(file, FQRN, "--", "cat", f"/cvmfs/{FQRN}/hello")
+        assert (updated.stdout, updated.stderr) == ("hello\n", "")
+        rest, complaints = session.communicate("\n", COMMAND_PATIENCE_S)
+    finally:
+        session.kill()
+        session.wait()
+    assert (rest, complaints) == (f"late\nUnmounting {FQRN}\n", "")
+    place = file.parent / ".cvmfsexec"
+    assert len(list(place.glob("runtime-*"))) == 2
+    assert (place / "dist/etc/cvmfs/config.d/new.example.org.conf").exists()
+
+
+def test_mountrepo_of_what_was_unpacked_mounts_for_the_host(
+    single: SingleFile, top: Path
+) -> None:
+    file = copied(single.file, top / "one")
+    assert run(file, FQRN, "--", "true").returncode == 0
+    place = file.parent / ".cvmfsexec"
+    mounted = run(place / "mountrepo", FQRN)
+    if mounted.returncode != 0:
+        pytest.skip(f"no mounts by fusermount here: {mounted.stderr}")
+    try:
+        seen = run(Path("/bin/cat"), str(place / f"dist/cvmfs/{FQRN}/hello"))
+        assert seen.stdout == "hello\n"
+    finally:
+        ended = run(place / "umountrepo", "-a")
+    assert ended.returncode == 0
+    assert not [one for one in read_mount_table() if one.is_below(str(place))]
+
+
+def test_proxy_files_run_in_an_interpreter_of_the_file(
+    single: SingleFile, top: Path
+) -> None:
+    file = copied(single.file, top / "one")
+    run(file, "-v")
+    (runtime,) = (file.parent / ".cvmfsexec").glob("runtime-*")
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from cvmfsexec.network.pac_evaluation import evaluate\n"
+        "pac = b'function FindProxyForURL(u, h) { return \"PROXY p:\" + h.length; }'\n"
+        "print(evaluate(pac, ['http://abc/'], '127.0.0.1', environment={}))"
+    )
+    words = ("-I", "-S", "-c", script, str(runtime / "packages"))
+    done = run(runtime / "bin/python3", *words)
+    assert done.stdout == "['PROXY p:3']\n", done.stderr
