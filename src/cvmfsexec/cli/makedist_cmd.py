@@ -25,7 +25,7 @@ from cvmfsexec.distribution.machine_types import (
     machine_type_of_host,
 )
 from cvmfsexec.distribution.sources import CONFIGURATIONS, place_of
-from cvmfsexec.errors import CvmfsError, TransferError
+from cvmfsexec.errors import CvmfsError, DistributionError, TransferError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,10 +175,16 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 
 def _pack(words: Words) -> None:
-    write_message(
-        _NAME, f"-o {words.output} is not available in this version; copy the checkout"
-    )
-    sys.exit(exit_codes.NOT_AVAILABLE)
+    from cvmfsexec.distribution.self_extracting import make_self_extracting
+
+    here = os.uname().machine
+    if words.machine_type and not words.machine_type.endswith(f"-{here}"):
+        message = f"cannot pack for {machine_type_of(words.machine_type)} here"
+        hint = f"the file gets the interpreter of this machine, {here}; pack it there"
+        raise DistributionError(message, hint=hint)
+    command = "singcvmfs" if words.is_for_singularity else "cvmfsexec"
+    size_bytes = make_self_extracting(words.output, _dist(words.dist), command=command)
+    write_message(_NAME, f"made {words.output}: {size_bytes / 1e6:.1f} MB")
 
 
 def _make(words: Words) -> None:

@@ -22,7 +22,7 @@ import sysconfig
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.distribution.bytecode import compile_module
-from cvmfsexec.distribution.libraries import Libraries, find_libraries
+from cvmfsexec.distribution.libraries import Libraries, find_libraries, read_elf
 from cvmfsexec.distribution.member import Kind, Member
 from cvmfsexec.errors import DistributionError
 
@@ -56,6 +56,7 @@ _EXTENSIONS_WITHOUT = re.compile(
 )
 _PACKAGES_WITHOUT = re.compile(r"(^|/)(tests?|__pycache__)/|\.(pyi|typed|h|c)$")
 _KEPT_METADATA = re.compile(r"\.dist-info/(licenses/|LICEN|COPYING)")
+_OWN_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _DIST_WITHOUT = ("cvmfs", "var")
 """Mount points; caches, logs and what runs."""
 
@@ -97,6 +98,9 @@ def template(name: str, **values: str) -> bytes:
 
 
 def _collect_runtime() -> tuple[list[Member], str]:
+    unpacked = os.path.dirname(os.path.dirname(_OWN_DIRECTORY))
+    if os.path.isfile(os.path.join(unpacked, "launch")):
+        return _copy_runtime(unpacked)
     program = os.path.realpath(sys.executable)
     files = dict(_standard_library()) | dict(_packages()) | dict(_own_package())
     modules = [path for path in files.values() if _is_shared_object(path)]
@@ -108,6 +112,17 @@ def _collect_runtime() -> tuple[list[Member], str]:
     ]
     members += _starters(program, libraries)
     return members, libraries.machine
+
+
+def _copy_runtime(top: str) -> tuple[list[Member], str]:
+    """Collect the runtime of the file that we were unpacked from."""
+    members = [
+        Member(path, content=_read(source), is_executable=os.access(source, os.X_OK))
+        for path in _walk(top)
+        if not path.startswith("dist/")
+        for source in (os.path.join(top, path),)
+    ]
+    return members, read_elf(os.path.join(top, "bin/python")).machine
 
 
 def _starters(program: str, libraries: Libraries) -> "Iterator[Member]":
@@ -183,10 +198,9 @@ def _is_installed(name: str) -> bool:
 
 
 def _own_package() -> "Iterator[tuple[str, str]]":
-    top = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for path in _walk(top):
+    for path in _walk(_OWN_DIRECTORY):
         if path.endswith((".py", ".sh")):
-            yield f"packages/cvmfsexec/{path}", os.path.join(top, path)
+            yield f"packages/cvmfsexec/{path}", os.path.join(_OWN_DIRECTORY, path)
 
 
 def _dist(top: str) -> "Iterator[Member]":
