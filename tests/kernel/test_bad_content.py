@@ -161,6 +161,14 @@ def test_what_was_wrong_once_is_right_when_it_is_right(
             assert done.stdout.endswith("content\n")
 
 
+def test_a_read_that_fails_asks_each_route_once(victim: PublishedRepository) -> None:
+    with hostile_place(victim, CVMFS_READ_AHEAD="no") as place:
+        path = place.repository.path_of(b"/file")
+        place.server.misbehave(Status(500), path)
+        assert EIO in place.run("cat file").stderr
+        assert place.server.count(path) == 1, "the kernel asked twice"
+
+
 def test_a_proxy_with_a_wrong_object_is_asked_past(
     victim: PublishedRepository,
 ) -> None:

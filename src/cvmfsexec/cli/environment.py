@@ -39,7 +39,7 @@ def load_parameters(fqrn: str, dist: str | None) -> Configuration:
 def open_client(
     fqrn: str, dist: str | None, store: ObjectStore | None = None
 ) -> Client:
-    """Return a client of a repository; the caller closes it.
+    """Return a client of a repository, which gives up in time; the caller closes it.
 
     Args:
         fqrn: Its name, complete or short.
@@ -51,7 +51,7 @@ def open_client(
     """
     configuration = load_parameters(fqrn, dist)
     with waiting(f"opening {configuration.fqrn}"):
-        return Client(configuration, _user(), store)
+        return Client(configuration, _user(), store, is_endless=False)
 
 
 def find(client: Client, path: bytes) -> Location | None:

@@ -89,6 +89,8 @@ class Client:
         configuration: Configuration,
         user: User,
         store: ObjectStore | None = None,
+        *,
+        is_endless: bool = True,
     ) -> None:
         """Connect and decide on a revision.
 
@@ -96,6 +98,8 @@ class Client:
             configuration: Of the repository.
             user: For whom.
             store: Where objects are kept; the configured cache if ``None``.
+            is_endless: Whether to try forever if ``CVMFS_FAILOVER_INDEFINITELY`` says
+                so.
 
         Raises:
             CvmfsError: It is not configured, cannot be reached, or is not believed.
@@ -107,6 +111,9 @@ class Client:
             log.warning("%s: CVMFS_ALIEN_CACHE is not used yet", self.fqrn)
         places = self.settings.cache
         network = network_settings(configuration, user.environment, places)
+        if not is_endless:
+            policy = network.failover._replace(is_indefinite=False)
+            network = network._replace(failover=policy)
         self.http = _http_client(network, places, f"geo.{self.fqrn}")
         self._external = _external_client(configuration, user.environment, places)
         self.store = store or DirectoryStore.open(self.settings.cache.directory)

@@ -92,4 +92,17 @@ class ReadingAhead:
     def _new_transport(self) -> "ParallelTransport[Prefetch]":
         from cvmfsexec.network.parallel_transport import ParallelTransport
 
-        return ParallelTransport(self._network, self._network.connections_max)
+        network = _with_less_patience(self._network)
+        return ParallelTransport(network, network.connections_max)
+
+
+def _with_less_patience(network: NetworkSettings) -> NetworkSettings:
+    """Return settings with half the timeouts.
+
+    Who waits for something fetched ahead that does not come has a whole timeout of its
+    own to wait before it goes elsewhere.
+    """
+    return network._replace(
+        timeout_s=-(-network.timeout_s // 2),
+        timeout_direct_s=-(-network.timeout_direct_s // 2),
+    )

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _ON = frozenset({"yes", "on", "1", "true"})
 _TEMPLATE = re.compile(r"@([^@]*)@")
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)  # fits in 64 bits
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DIGITS_MAX = 18  # fits in 64 bits
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9/:._,-]*")
 
 
@@ -89,6 +90,8 @@ class Parameters:
             return default
         if _INTEGER.fullmatch(text) is None:
             raise self.error(name, "is not a whole number")
+        if len(text.lstrip("+-")) > _DIGITS_MAX:
+            raise self.error(name, f"has more than {_DIGITS_MAX} digits")
         number = int(text)
         if minimum is not None and number < minimum:
             raise self.error(name, f"is less than {minimum}")

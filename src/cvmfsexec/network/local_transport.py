@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from typing import TYPE_CHECKING
 
 from cvmfsexec.errors import ObjectTooLargeError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _SCHEME = "file://"
 _READ_BYTES = 1 << 17
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # for pipes
 _NOT_FOUND = Answer(404)
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -25,12 +27,16 @@ class LocalTransport:
         """Read one file, as ``Transport.get`` says; a missing file is a 404."""
         path = _local_path(request.url)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+            fd = os.open(path, _FLAGS)
         except (FileNotFoundError, NotADirectoryError):
             return _NOT_FOUND
-        except (OSError, ValueError) as error:
-            raise TransportFault(FaultKind.HOST_CONNECTION, str(error)) from error
+        except OSError as error:
+            raise _fault(error.strerror) from error
+        except ValueError as error:
+            raise _fault(str(error)) from error
         try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise _fault("not a regular file")
             return _copy(fd, request, sink)
         finally:
             os.close(fd)
@@ -60,7 +66,11 @@ def _read(fd: int, size: int, offset: int) -> bytes:
     try:
         return os.pread(fd, size, offset)
     except OSError as error:
-        raise TransportFault(FaultKind.HOST_CONNECTION, str(error)) from error
+        raise _fault(error.strerror) from error
+
+
+def _fault(text: str | None) -> TransportFault:
+    return TransportFault(FaultKind.HOST_CONNECTION, text or "unreadable")
 
 
 def _local_path(url: str) -> bytes:

@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
     from cvmfsexec.format.parameters import Parameters
 
-_SECONDS_MAX = 10**7
+_SECONDS_MAX = 2_000_000  # 23 days; libcurl counts milliseconds in 31 bits
+_RETRIES_MAX = 1000
+_BYTES_PER_S_MAX = 10**9
 CONNECTIONS_MAX = 16  # the original's number; site operators count on it
 
 USER_AGENT = f"cvmfs Fuse cvmfsexec-{cvmfsexec.__version__}"
 """Some sites let only those through whose name starts with ``cvmfs``."""
+
+_IDENTIFIER_CHARACTERS_MAX = 64
 
 _DIRECT_ONLY = (ProxyGroup((DIRECT,)),)
 _NO_ENVIRONMENT: "Mapping[str, str]" = {}
@@ -139,7 +143,7 @@ class NetworkSettings(NamedTuple):
 
         Args:
             parameters: Of the repository.
-            environment: Read for CVMFS_IPV4_ONLY, X509_CERT_DIR and
+            environment: Read for CERNVM_UUID, CVMFS_IPV4_ONLY, X509_CERT_DIR and
                 X509_CERT_BUNDLE.
 
         Raises:
@@ -217,12 +221,15 @@ def _read(
         pac_urls=_pac_urls(parameters, proxies + fallback),
         resolution=_resolution(parameters, environment),
         failover=_failover(parameters),
-        timeout_s=parameters.integer(names.timeout, 5, minimum=0),
-        timeout_direct_s=parameters.integer(names.timeout_direct, 10, minimum=0),
-        low_speed_limit=parameters.integer("CVMFS_LOW_SPEED_LIMIT", 1024, minimum=0),
+        timeout_s=_seconds(parameters, names.timeout, 5),
+        timeout_direct_s=_seconds(parameters, names.timeout_direct, 10),
+        low_speed_limit=parameters.integer(
+            "CVMFS_LOW_SPEED_LIMIT", 1024, minimum=0, maximum=_BYTES_PER_S_MAX
+        ),
         follows_redirects=parameters.boolean("CVMFS_FOLLOW_REDIRECTS", default=False),
         is_ipv4_only=bool(environment.get("CVMFS_IPV4_ONLY")),
         authorities=find_authorities(environment, use_system=use_system_authorities),
+        user_agent=_user_agent(parameters, environment),
         interrupt_file=f"{sockets}/interrupt.{parameters.fqrn}",
         servers_max=parameters.integer(names.max_servers, 0, minimum=0),
         uses_geo_api=parameters.boolean("CVMFS_USE_GEOAPI", default=False),
@@ -232,11 +239,13 @@ def _read(
 
 def _failover(parameters: "Parameters") -> FailoverPolicy:
     def seconds(name: str, default: float) -> int:
-        return parameters.integer(name, int(default), minimum=0)
+        return _seconds(parameters, name, int(default))
 
     default = FailoverPolicy()
     return FailoverPolicy(
-        max_retries=seconds("CVMFS_MAX_RETRIES", default.max_retries),
+        max_retries=parameters.integer(
+            "CVMFS_MAX_RETRIES", default.max_retries, minimum=0, maximum=_RETRIES_MAX
+        ),
         backoff_init_s=seconds("CVMFS_BACKOFF_INIT", default.backoff_init_s),
         backoff_max_s=seconds("CVMFS_BACKOFF_MAX", default.backoff_max_s),
         proxy_reset_after_s=seconds(
@@ -248,6 +257,17 @@ def _failover(parameters: "Parameters") -> FailoverPolicy:
         is_indefinite=parameters.boolean("CVMFS_FAILOVER_INDEFINITELY", default=False),
         is_sharded=parameters.boolean("CVMFS_PROXY_SHARD", default=False),
     )
+
+
+def _seconds(parameters: "Parameters", name: str, default: int) -> int:
+    return parameters.integer(name, default, minimum=0, maximum=_SECONDS_MAX)
+
+
+def _user_agent(parameters: "Parameters", environment: "Mapping[str, str]") -> str:
+    """Return what we call ourselves, with the machine's name for itself, if any."""
+    text = parameters.get("CERNVM_UUID") or environment.get("CERNVM_UUID", "")
+    plain = "".join(c for c in text if c.isascii() and (c.isalnum() or c == "-"))
+    return f"{USER_AGENT} {plain[:_IDENTIFIER_CHARACTERS_MAX]}".rstrip()
 
 
 def _servers(parameters: "Parameters", names: _Names) -> tuple[str, ...]:

@@ -108,6 +108,16 @@ def test_nothing_found_is_an_error_that_tells_what_was_tried(site: Site) -> None
     assert f"{DEAD}/x: cannot connect" in told.err
 
 
+@pytest.mark.parametrize("command", ["proxy", "host", "probe", "ls"])
+def test_endless_failover_does_not_make_commands_endless(
+    site: Site, command: str
+) -> None:
+    settings = {"CVMFS_HTTP_PROXY": DEAD, "CVMFS_FAILOVER_INDEFINITELY": "yes"}
+    told = site.say(command, FQRN, **settings)
+    assert told.status != 0
+    assert "cannot connect" in told.err
+
+
 def test_no_proxy_works(site: Site) -> None:
     told = site.say("proxy", FQRN, CVMFS_HTTP_PROXY=DEAD)
     assert told.status == 16

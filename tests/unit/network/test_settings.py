@@ -11,7 +11,7 @@ from cvmfsexec.network.authorities import GRID_DIRECTORY, Authorities, find_auth
 from cvmfsexec.network.discovery import discover
 from cvmfsexec.network.failover import FailoverPolicy
 from cvmfsexec.network.resolution import ResolutionPolicy
-from cvmfsexec.network.settings import NetworkSettings
+from cvmfsexec.network.settings import USER_AGENT, NetworkSettings
 
 FQRN = "atlas.cern.ch"
 SERVER = {"CVMFS_SERVER_URL": "http://s1/cvmfs/@fqrn@;http://s2/cvmfs/@fqrn@"}
@@ -141,6 +141,12 @@ def test_local_directory_needs_no_proxy() -> None:
         {"CVMFS_FALLBACK_PROXY": "a b"},
         {"CVMFS_TIMEOUT": "soon"},
         {"CVMFS_TIMEOUT_DIRECT": "-1"},
+        {"CVMFS_TIMEOUT": "2147484"},
+        {"CVMFS_BACKOFF_INIT": "9" * 18},
+        {"CVMFS_BACKOFF_MAX": "9" * 19},
+        {"CVMFS_HOST_RESET_AFTER": "9" * 5000},
+        {"CVMFS_MAX_RETRIES": "1000000"},
+        {"CVMFS_LOW_SPEED_LIMIT": "9" * 18},
         {"CVMFS_MAX_RETRIES": "1.5"},
         {"CVMFS_MAX_SERVERS": "-3"},
         {"CVMFS_IPFAMILY_PREFER": "5"},
@@ -153,6 +159,24 @@ def test_senseless_parameter_is_named(values: dict[str, str]) -> None:
     assert next(iter(values)) in str(caught.value)
     assert "default.local" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "ending"),
+    [
+        ("", ""),
+        ("0fe1-22", " 0fe1-22"),
+        ("a\r\nX-Evil: (1)", " aX-Evil1"),
+        ("\u0663\u00fc", ""),
+        ("x" * 1000, " " + "x" * 64),
+    ],
+)
+def test_machine_may_say_its_name(identifier: str, ending: str) -> None:
+    named = USER_AGENT + ending
+    from_environment = settings(SERVER, DIRECT, CERNVM_UUID=identifier)
+    assert from_environment.user_agent == named
+    values = {**DIRECT, "CERNVM_UUID": identifier}
+    assert settings(SERVER, values).user_agent == named
 
 
 def test_senseless_place_of_a_proxy_configuration_file_is_named() -> None:

@@ -74,6 +74,13 @@ def test_local_path_that_is_no_file_is_a_fault_of_the_host(
     assert caught.value.kind is FaultKind.HOST_CONNECTION
 
 
+def test_local_pipe_is_not_waited_for(tmp_path: os.PathLike[str]) -> None:
+    path = os.path.join(tmp_path, "pipe")
+    os.mkfifo(path)
+    with pytest.raises(TransportFault, match="not a regular file"):
+        LocalTransport().get(request(f"file://{path}"), unexpected)
+
+
 def test_escaped_names_are_found(tmp_path: os.PathLike[str]) -> None:
     with open(os.path.join(tmp_path, "a b%"), "wb") as file:
         file.write(b"x")
