@@ -141,7 +141,7 @@ def _keep_mounted(native: NativeTree) -> tuple[int, ...]:
 def _run_in_best_mode(attempt: "_Attempt") -> int:
     """Run with mounts in namespaces, or if these are refused with those of the host."""
     try:
-        return attempt.run()
+        return attempt.run(tries_fuse=not attempt.request.mode)
     except NamespaceError as error:
         from cvmfsexec.namespaces import hints
 
@@ -199,13 +199,20 @@ class _Attempt(NamedTuple):
             root = root._replace(scratch_cache=f"{MOUNTPOINT}/cvmfscache")
         return self._replace(root=root, image=image)
 
-    def run(self) -> int:
-        """Run it with mounts in its own namespaces (mode 3)."""
+    def run(self, *, tries_fuse: bool = False) -> int:
+        """Run it with mounts in its own namespaces (mode 3).
+
+        Args:
+            tries_fuse: If something can be mounted later, find out now whether the
+                kernel allows it.
+        """
         services = self._services()
         if self.request.is_on_demand:
             services = (self._on_demand(), *services)
+        interface = self._interface()
+        can_mount = interface is not None and self.root is not None
         plan = self._plan(services)._replace(
-            services=services, interface=self._interface()
+            services=services, interface=interface, tries_fuse=tries_fuse and can_mount
         )
         self._tell(plan)
         return run_session(plan)
@@ -216,21 +223,32 @@ class _Attempt(NamedTuple):
             raise NamespaceError("--on-demand is only possible in mode 3")
         if self.image is not None:
             raise NamespaceError("a scratch image is only possible in mode 3")
-        if self.root is None or not self._missing:
+        if self.root is None or not (self._missing or self.request.has_interface):
             return self.run()
         from cvmfsexec.host_session import HostWay
 
-        way = HostWay.prepare(self.root, self.request.environment)
         try:
-            way.place.make_mountpoints(self._missing)
-            services = self._services(way)
-            plan = self._plan(services)
-            shown = {name: mountpoint_of(name) for name in self._missing}
-            plan = plan._replace(host_mounts=way.mounts(shown))
-            self._tell(plan)
-            return run_session(plan, way.side(services))
+            way = HostWay.prepare(self.root, self.request.environment)
+        except CvmfsError as error:
+            if self._missing or self.request.mode:
+                raise
+            log.detail("mode 2 is not possible (%s); nothing can be mounted", error)
+            return self.run()
+        try:
+            return self._run_with(way)
         finally:
-            way.place.clear_away(way.helper)
+            way.end()
+
+    def _run_with(self, way: "HostWay") -> int:
+        way.place.make_mountpoints(self._missing)
+        services = self._services(way)
+        inner, outer = self._interfaces(way)
+        shown = {name: mountpoint_of(name) for name in self._missing}
+        plan = self._plan(services)._replace(
+            host_mounts=way.mounts(shown), interface=inner
+        )
+        self._tell(plan)
+        return run_session(plan, way.side(services, outer))
 
     @property
     def _missing(self) -> tuple[str, ...]:
@@ -293,7 +311,7 @@ class _Attempt(NamedTuple):
             fqrn,
             partial(self._serve, fqrn, place, way),
             self._after(first if is_after else ""),
-            mountpoint_of(fqrn) if way is None else "",
+            place_of(fqrn),
         )
 
     def _after(self, first: str) -> tuple[str, ...]:
@@ -338,12 +356,38 @@ class _Attempt(NamedTuple):
             return None
         return Interface(self._services_for, self._complete_name, is_for_payload)
 
-    def _services_for(self, fqrn: str) -> tuple[Service, ...]:
+    def _interfaces(
+        self, way: "HostWay"
+    ) -> tuple[Interface, Interface] | tuple[None, None]:
+        """Return what can be asked for in the session, and by it on the host."""
+        if not self.request.has_interface:
+            return None, None
+        arrivals = way.arrivals()
+
+        def arriving(fqrn: str) -> tuple[Service, ...]:
+            return tuple(
+                arrivals.service(name, mountpoint_of(name))
+                for name in self._needed_for(fqrn)
+            )
+
+        mounting = partial(self._services_for, way=way)
+        return (
+            Interface(arriving, self._complete_name, points=arrivals),
+            Interface(mounting, self._complete_name, points=way.points()),
+        )
+
+    def _services_for(
+        self, fqrn: str, way: "HostWay | None" = None
+    ) -> tuple[Service, ...]:
         """Return what has to be started for a repository that is asked for later."""
+        return tuple(
+            self._service(name, way, can_be_absent=name != fqrn)
+            for name in self._needed_for(fqrn)
+        )
+
+    def _needed_for(self, fqrn: str) -> tuple[str, ...]:
         first = self.request.configuration_repository
-        if not first or fqrn == first:
-            return (self._service(fqrn),)
-        return (self._service(first, can_be_absent=True), self._service(fqrn))
+        return tuple(dict.fromkeys((first or fqrn, fqrn)))
 
     def _complete_name(self, name: str, channel: SessionChannel) -> int:
         """Tell what a short name stands for, in a process of its own."""

@@ -34,6 +34,7 @@ from tests.support.sessions import (
     Started,
     places,
     wait_until,
+    wrap,
 )
 
 pytestmark = pytest.mark.kernel
@@ -67,6 +68,22 @@ WITHOUT_HELPER = (
     '[ ! -e $path ] || mount --bind /dev/null $path; done; exec "$@"',
     "sh",
 )
+
+SHARED = (
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    'mount --make-rshared / && "$@"; status=$?; '
+    "! grep /session- /proc/self/mountinfo >&2 || exit 99; exit $status",
+    "sh",
+)
+"""A host that shares its mounts, as those do that systemd has started."""
+
+SHARED_EXEC = ("unshare", "-m", "sh", "-c", 'mount --make-rshared / && exec "$@"', "sh")
+"""The same for who wants to know the process."""
+
+UNSHARED = ("unshare", "-m")
 
 CHROOT = (
     "unshare",
@@ -117,6 +134,34 @@ def session(here: Site, *words: str, place: Place = Place.PLAIN) -> Iterator[Sta
             pytest.fail(str(started.process.communicate()))
         assert line == "up\n"
         yield started
+
+
+def run_inside(
+    here: Site,
+    script: str,
+    *words: str,
+    host: tuple[str, ...] = SHARED,
+    place: Place = Place.PLAIN,
+) -> tuple[str, str, int]:
+    """Run a script in a session; output, complaints, and status."""
+    line = ("cvmfsexec", *words, "--", "sh", "-c", script)
+    done = here.run(*line, inside=wrap(host, Caller.ROOT, place))
+    return done.stdout, done.stderr, done.returncode
+
+
+@contextmanager
+def session_of_sharing_host(here: Site, *words: str) -> Iterator[Started]:
+    """Start a session that has printed "up", on a host that shares its mounts."""
+    line, environment = here.command("cvmfsexec", *MODE, *words, inside=SHARED_EXEC)
+    with subprocess.Popen(
+        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "up\n"
+            yield Started(process, here.mark)
+        finally:
+            process.kill()
 
 
 @places
@@ -356,6 +401,143 @@ def test_it_can_be_joined(here: Site) -> None:
     assert left_behind(here) == []
 
 
+# -- from inside ---------------------------------------------------------------------
+
+
+@needs_elsewhere
+@places
+def test_a_repository_is_mounted_and_unmounted_later(here: Site, place: Place) -> None:
+    count = "grep -c '^cvmfs2 /cvmfs' /proc/$$/mounts; df | grep -c /cvmfs"
+    script = (
+        f"$CVMFSMOUNT {TWO} && cat /cvmfs/*/hello; echo; {count}; "
+        f"$CVMFSUMOUNT {TWO} && ls -A /cvmfs; {count}; "
+        f"$CVMFSMOUNT {TWO} && $CVMFSMOUNT {TWO} && cat /cvmfs/{TWO}/hello; {count}"
+    )
+    told = f"{ONE}{TWO}\n2\n2\nUnmounting {TWO}\n{ONE}\n1\n1\n{TWO}2\n2\n"
+    assert run_inside(here, script, *MODE, ONE, place=place) == (told, "", 0)
+    assert left_behind(here) == []
+    assert not here.has_process()
+
+
+@needs_elsewhere
+def test_all_can_come_later_and_be_counted(here: Site) -> None:
+    configure(here.dist)
+    script = (
+        f"for name in {ONE} {TWO} {THREE}; do $CVMFSMOUNT $name || exit 9; done; "
+        "grep cvmfs2 /proc/$$/mounts | grep -c ' /cvmfs'; "
+        f"readlink /cvmfs/{ONE}/which; "
+        f"for name in {ONE} {TWO} {THREE} {CONFIG}; do $CVMFSUMOUNT $name; done; "
+        "ls -A /cvmfs"
+    )
+    output, complaint, status = run_inside(here, script, *MODE)
+    names = (ONE, TWO, THREE, CONFIG)
+    told = ["4", CONFIG, *(f"Unmounting {name}" for name in names)]
+    assert (output.splitlines(), complaint, status) == (told, "", 0)
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_everybody_gets_an_own_answer(here: Site) -> None:
+    names = (ONE, TWO, THREE, "missing.example.org", "no/name")
+    script = "\n".join(
+        f"{{ $CVMFSMOUNT {name} 2>/dev/null; echo {name} $?; }} &" for name in names * 3
+    )
+    output, _, status = run_inside(here, f"{script}\nwait", *MODE, ONE)
+    statuses = {"missing.example.org": 16, "no/name": 2}
+    wanted = sorted(f"{name} {statuses.get(name, 0)}" for name in names * 3)
+    assert (sorted(output.splitlines()), status) == (wanted, 0)
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+@pytest.mark.parametrize("host", [SHARED, UNSHARED], ids=["shared", "unshared"])
+def test_a_busy_repository_stays(here: Site, host: tuple[str, ...]) -> None:
+    script = f"cd /cvmfs/{ONE}; $CVMFSUMOUNT {ONE}; s=$?; cat hello; exit $s"
+    output, complaint, status = run_inside(here, script, *MODE, ONE, host=host)
+    assert (output, status) == (f"Unmounting {ONE}\n{ONE}", 32)
+    assert "busy" in complaint
+
+
+@needs_elsewhere
+def test_a_first_repository_can_go_and_come_back(here: Site) -> None:
+    script = (
+        f"$CVMFSMOUNT {ONE} && $CVMFSUMOUNT {ONE} && ls -A /cvmfs; "
+        f"$CVMFSMOUNT {ONE} && cat /cvmfs/{ONE}/hello"
+    )
+    told = (f"Unmounting {ONE}\n{ONE}", "", 0)
+    assert run_inside(here, script, *MODE, ONE) == told
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_a_host_that_does_not_share_its_mounts_is_no_use(here: Site) -> None:
+    script = (
+        f"$CVMFSMOUNT {TWO}; echo $?; $CVMFSMOUNT {ONE}; echo $?; "
+        f"$CVMFSUMOUNT {ONE}; ls -A /cvmfs"
+    )
+    told = run_inside(here, script, *MODE, ONE, host=UNSHARED)
+    sentence = (
+        f"mountrepo: {TWO}: in this session the host mounts (mode 2), and does not "
+        "share what it mounts later; name all repositories at the session's start\n"
+    )
+    assert told == (f"4\n0\nUnmounting {ONE}\n", sentence, 0)
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_a_bind_over_the_private_place_is_in_nobodys_way(here: Site) -> None:
+    script = f"$CVMFSMOUNT {TWO} && cat /cvmfs/{TWO}/hello"
+    bind = ("--bind", f"{here.dist}:{here.temporary}")
+    assert run_inside(here, script, *MODE, *bind, ONE) == (TWO, "", 0)
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+@pytest.mark.parametrize(
+    ("name", "number", "statuses"),
+    [
+        ("supervisor", signal.SIGKILL, {-9}),
+        ("supervisor", signal.SIGTERM, {143}),
+        (INIT, signal.SIGKILL, {6}),
+        (f"cvmfs:{TWO}"[:15], signal.SIGKILL, {6}),
+    ],
+)
+def test_nothing_is_left_of_later_mounts(
+    here: Site, name: str, number: signal.Signals, statuses: set[int]
+) -> None:
+    script = f"$CVMFSMOUNT {TWO}; echo up; sleep 60 & wait"
+    words = (ONE, "--", "sh", "-c", script)
+    with session_of_sharing_host(here, *words) as started:
+        os.kill(started.pid_of(name), number)
+        assert started.finish() in statuses
+        wait_until(started.is_gone, "no process is left")
+        wait_until(lambda: not left_behind(here), "nothing is left")
+
+
+@needs_elsewhere
+def test_a_later_server_that_is_killed_too_soon_fails_its_requester_only(
+    here: Site,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        silent.settimeout(PATIENCE_S)
+        (here.dist / "etc/cvmfs/config.d").mkdir(exist_ok=True)
+        (here.dist / "etc/cvmfs/config.d/mute.example.org.conf").write_text(
+            f"CVMFS_SERVER_URL=http://127.0.0.1:{port}/@fqrn@\nCVMFS_TIMEOUT_DIRECT=60\n"
+        )
+        script = (
+            f"echo up; $CVMFSMOUNT mute.example.org; echo $?; cat /cvmfs/{ONE}/hello"
+        )
+        words = (ONE, "--", "sh", "-c", script)
+        with session_of_sharing_host(here, *words) as started, silent.accept()[0]:
+            # Two have the name: who waits for it in the session, and the server.
+            for pid in started.pids_of("cvmfs:mute.exam"):
+                kill(pid)
+            said = started.process.communicate()[0]
+    assert said == f"6\n{ONE}"
+    assert left_behind(here) == []
+
+
 # -- the choice of the mode ----------------------------------------------------------
 
 
@@ -370,6 +552,45 @@ def test_where_namespaces_may_not_mount_the_host_does(here: Site) -> None:
     quiet = here.run("cvmfsexec", ONE, "--", "true", inside=OLD_KERNEL)
     assert (quiet.returncode, quiet.stderr) == (0, "")
     assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_what_will_be_asked_for_decides_as_well(here: Site) -> None:
+    script = f"$CVMFSMOUNT {ONE} && cat /cvmfs/{ONE}/hello -"
+    words = ("cvmfsexec", "--verbose", "--", "sh", "-c", script)
+    done = here.run(*words, inside=(*SHARED, *OLD_KERNEL), stdin=" and input")
+    assert (done.returncode, done.stdout) == (0, f"{ONE} and input"), done.stderr
+    assert "going on in mode 2\n" in done.stderr
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_who_cannot_ask_for_anything_needs_no_mode(here: Site) -> None:
+    inside = (*OLD_KERNEL, *WITHOUT_HELPER)
+    for words in (("-N",), ("--mode", "3")):
+        done = here.run("cvmfsexec", "--verbose", *words, "--", "true", inside=inside)
+        assert done.returncode == 0, done.stderr
+        assert "mode 2" not in done.stderr
+
+
+@needs_elsewhere
+def test_a_session_without_repositories_runs_where_nothing_can_be_mounted(
+    here: Site,
+) -> None:
+    inside = (*OLD_KERNEL, *WITHOUT_HELPER)
+    script = f"$CVMFSMOUNT {ONE}; echo $?; ls -A /cvmfs"
+    output, complaint, status = run_inside(here, script, host=inside)
+    assert (output, status) == ("4\n", 0)
+    assert complaint.startswith(f"mountrepo: {ONE}: ")
+    assert "cannot mount fuse on" in complaint
+    assert left_behind(here) == []
+
+
+@needs_elsewhere
+def test_on_demand_is_refused_where_the_host_mounts(here: Site) -> None:
+    done = here.run("cvmfsexec", "--on-demand", "--", "true", inside=OLD_KERNEL)
+    assert done.returncode == 4
+    assert "--on-demand is only possible in mode 3 (mode 2)" in done.stderr
 
 
 @needs_elsewhere

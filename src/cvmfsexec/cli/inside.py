@@ -110,8 +110,8 @@ def _ask(request: Request, environment: Mapping[str, str]) -> Message:
     text = environment.get(DESCRIPTOR_VARIABLE)
     if text is None:
         raise SessionError(
-            "nothing can be requested from this session: it was started with -N, the "
-            "host mounts for it (mode 2), or this command has joined it"
+            "nothing can be requested from this session: it was started with -N, or "
+            "this command has joined it"
         )
     if not text.isdecimal() or len(text) > 9:
         raise ConfigurationError(f"{DESCRIPTOR_VARIABLE} is no descriptor's number")

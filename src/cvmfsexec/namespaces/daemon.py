@@ -111,6 +111,9 @@ class _DaemonChannel:
     def named(self, name: str) -> None:
         """Nobody asks."""
 
+    def pass_on(self, answer: Message) -> None:
+        """Nobody else does the work."""
+
 
 def _become_starter(daemon: Daemon, report: int) -> NoReturn:
     try:

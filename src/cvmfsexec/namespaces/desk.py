@@ -1,6 +1,8 @@
 """Where requests from inside a session are heard, carried out and answered, by init.
 
-A mount takes as long as the network does, and init waits for nobody: a file server is
+In mode 2 the supervisor has another desk, at which init asks (``arrivals``).
+
+A mount takes as long as the network does, and a desk waits for nobody: a file server is
 started, and the requesters are answered when it has settled. Requests for the same
 repository wait together. A few mounts are made at a time and the others stand in line,
 so that a flood of names starts no flood of processes; who comes when the line is full
@@ -38,25 +40,25 @@ class Desk:
     """
 
     def __init__(
-        self, interface: Interface, services: Services, native: frozenset[str]
+        self,
+        interface: Interface,
+        services: Services,
+        native: frozenset[str],
+        channel: tuple[int, int],
     ) -> None:
-        """Make the channel; nothing is heard yet.
+        """Begin; nothing is heard yet.
 
         Args:
             interface: What names stand for.
             services: Of the session.
             native: Names of what the host has mounted.
+            channel: Where requests come and are made; see ``requests.make_channel``.
         """
-        import fcntl
-
         self._interface = interface
         self._services = services
         self._native = native
-        self._points = MountPoints()
-        self._outer, inner = requests.make_channel()
-        wanted = requests.DESCRIPTOR_WANTED
-        self.inner = fcntl.fcntl(inner, fcntl.F_DUPFD_CLOEXEC, wanted)
-        os.close(inner)
+        self._points = interface.points or MountPoints()
+        self._outer, self.inner = channel
         self._waiting: dict[str, list[tuple[Verb, Requester]]] = {}
         self._line: deque[tuple[Request, Requester]] = deque()
         self._is_line_moving = False
@@ -64,16 +66,13 @@ class Desk:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What no other process may have."""
-        ours = (self._outer, self.inner, self._points.descriptor)
+        ours = (self._outer, self.inner, *self._points.descriptors)
         waiting = [one for some in self._waiting.values() for _, one in some]
         waiting += [one for _, one in self._line]
-        return (
-            *(one for one in ours if one >= 0),
-            *(one.descriptor for one in waiting),
-        )
+        return (*ours, *(one.descriptor for one in waiting))
 
     def open(self, ears: Ears) -> None:
-        """Hear requests from now on; the private root stands.
+        """Hear requests from now on; what mount points need is there.
 
         Raises:
             NamespaceError: The kernel refused what mount points need.

@@ -6,15 +6,16 @@ left behind, and the next session clears it away. No process numbers are compare
 mean nothing to another container, or node, that sees the same directory.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from cvmfsexec import log
-from cvmfsexec.errors import CvmfsError, FusermountError
+from cvmfsexec.errors import CvmfsError, FusermountError, NamespaceError
 from cvmfsexec.namespaces.fusermount import Fusermount
-from cvmfsexec.namespaces.mount_table import read_mount_table
+from cvmfsexec.namespaces.mount_table import mount_of, read_mount_table
 
 _PREFIX = "session-"
 _LOCK = "lock"
@@ -51,6 +52,12 @@ class HostPlace:
                 ) from error
             self._lock = _take_lock(self.path)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is mounted here later arrives in copies of our namespace."""
+        mount = mount_of(self.path)
+        return mount is not None and mount.is_shared
+
     def mountpoint(self, name: str) -> str:
         """Return where a repository is mounted; ``make_mountpoints`` makes it."""
         return os.path.join(self.path, name)
@@ -78,6 +85,49 @@ class HostPlace:
         _clear_away(self.path, helper)
         with suppress(OSError):
             os.rmdir(os.path.dirname(self.path))
+
+
+class HostPoints:
+    """Mount points in the place of a session, as its side on the host has them."""
+
+    descriptors = ()
+
+    def __init__(self, helper: Fusermount) -> None:
+        """Remember who mounts."""
+        self._helper = helper
+
+    def open(self) -> None:
+        """Nothing is needed."""
+
+    def make(self, mountpoint: str) -> None:
+        """Make one; it may be there already.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        with suppress(FileExistsError):
+            os.mkdir(mountpoint, mode=0o755)
+
+    def unmount(self, mountpoint: str) -> None:
+        """Take a mount away, also if somebody looks at it just now.
+
+        Raises:
+            NamespaceError: It is still there.
+        """
+        try:
+            self._helper.unmount(mountpoint, is_lazy=True)
+        except FusermountError as error:
+            raise NamespaceError(str(error), errno=errno.EIO) from error
+        with suppress(OSError):
+            os.rmdir(mountpoint)
+
+    def clear(self, mountpoint: str) -> None:
+        """Take away whatever a file server that failed has left."""
+        if any(one.mountpoint == mountpoint for one in read_mount_table()):
+            with suppress(CvmfsError):
+                self._helper.unmount(mountpoint, is_lazy=True)
+        with suppress(OSError):
+            os.rmdir(mountpoint)
 
 
 def clear_away_dead(base: str, helper: Fusermount) -> None:

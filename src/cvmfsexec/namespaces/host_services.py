@@ -3,7 +3,8 @@
 They are children of the supervisor, started before there are namespaces, and mount by
 ``fusermount``. The session then shows their mounts at its own places. All else is as
 with the services of init: they die with their parent, they pass on signals that are
-meant for the payload, and the payload ends if one of them is lost.
+meant for the payload, and the payload ends if one of them is lost. Others come later:
+init asks for them at a desk that is the supervisor's (``arrivals``).
 """
 
 import os
@@ -15,12 +16,13 @@ from signal import Signals
 from typing import NamedTuple
 
 from cvmfsexec.namespaces import descriptors, service, signals
+from cvmfsexec.namespaces.desk import Desk
 from cvmfsexec.namespaces.ears import Ears, announce_by_signal
 from cvmfsexec.namespaces.init import GRACE_S
 from cvmfsexec.namespaces.messages import Mailbox, Message, Topic
 from cvmfsexec.namespaces.origin import Origin
 from cvmfsexec.namespaces.payload import SIGNALLED
-from cvmfsexec.namespaces.plan import Service
+from cvmfsexec.namespaces.plan import Interface, Service
 from cvmfsexec.namespaces.services import Services
 
 _AWAITED = signals.ENDING | {Signals.SIGCHLD, Signals.SIGIO}
@@ -33,10 +35,14 @@ class HostSide(NamedTuple):
         services: File servers, in the order in which they are started.
         clear_away: Takes their mounts away, alive or dead, and what was made for them.
             Called by the supervisor, and by its keeper; never raises.
+        channel: Where init asks for more, and its requests are heard.
+        interface: What it can ask for, if anything.
     """
 
     services: tuple[Service, ...]
     clear_away: Callable[[], None]
+    channel: tuple[int, int]
+    interface: Interface | None = None
 
 
 class HostServices:
@@ -46,8 +52,15 @@ class HostServices:
         failure: Why the session must end, if it must.
     """
 
-    def __init__(self, origin: Origin) -> None:
-        """Begin without any; the session's signals are blocked."""
+    def __init__(self, host: HostSide, origin: Origin, native: frozenset[str]) -> None:
+        """Begin without any; the session's signals are blocked.
+
+        Args:
+            host: What there is to start, and can be asked for.
+            origin: The user's process.
+            native: Names of what the host has mounted.
+        """
+        self._host = host
         self._origin = origin
         self._services = Services(self._wiring, origin, self._fail)
         self._ears = Ears()
@@ -55,6 +68,10 @@ class HostServices:
         self._mailbox = Mailbox(incoming)
         self._requests, self._requests_in = os.pipe()
         os.set_blocking(self._requests_in, False)
+        self._foreign: tuple[int, ...] = (*host.channel, incoming, self._requests)
+        self._desk: Desk | None = None
+        if host.interface is not None:
+            self._desk = Desk(host.interface, self._services, native, host.channel)
         self._signal_payload: Callable[[int], None] = self._note_signal
         self._kill_at_s: float | None = None
         self._repeats = signals.RepeatFilter()
@@ -72,15 +89,15 @@ class HostServices:
             return None
         return self._kill_at_s - time.monotonic()
 
-    def start(self, services: tuple[Service, ...]) -> Message | None:
-        """Start all, and wait until they are ready.
+    def start(self) -> Message | None:
+        """Start the first ones, and wait until they are ready.
 
         Returns:
             What to conclude with instead of a session; ``None`` if all is well.
         """
         announce_by_signal(self._mailbox.descriptor)
         self._ears.listen(self._requests, self._heed_requests)
-        for one in services:
+        for one in self._host.services:
             self._services.start(one)
         self._services.note_root()
         awaited = _AWAITED - self._origin.signals.ignored
@@ -92,9 +109,19 @@ class HostServices:
                 self._note_signal(info.si_signo)
         return self.failure
 
-    def watch_for(self, signal_payload: Callable[[int], None]) -> None:
-        """Have a session from now on, whose payload ends with any of the services."""
+    def watch_for(
+        self, signal_payload: Callable[[int], None], foreign: tuple[int, ...]
+    ) -> None:
+        """Have a session from now on, whose payload ends with any of the services.
+
+        Args:
+            signal_payload: Passes a signal on.
+            foreign: The supervisor's descriptors, which no file server may have.
+        """
         self._signal_payload = signal_payload
+        self._foreign += foreign
+        if self._desk is not None:
+            self._desk.open(self._ears)
         if self.failure is not None:  # since ``start``
             self._begin_end()
 
@@ -145,7 +172,10 @@ class HostServices:
             messages=self._messages,
             requests=self._requests_in,
             events=-1,
-            foreign=(self._mailbox.descriptor, self._requests),
+            foreign=(
+                *self._foreign,
+                *(self._desk.descriptors if self._desk is not None else ()),
+            ),
             is_on_host=True,
         )
 

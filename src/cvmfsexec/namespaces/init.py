@@ -25,6 +25,7 @@ from cvmfsexec.namespaces import (
     descriptors,
     messages,
     payload,
+    requests,
     root,
     service,
     signals,
@@ -170,7 +171,10 @@ class _Init:
         interface = self._plan.interface
         if interface is None:
             return None
-        return Desk(interface, self._services, self._plan.native.names)
+        for one in self._plan.host_mounts:
+            self._services.adopt(interface.services_for(one.name)[-1])
+        channel = requests.make_channel(requests.DESCRIPTOR_WANTED)
+        return Desk(interface, self._services, self._plan.native.names, channel)
 
     def _wiring(self) -> service.Wiring:
         return service.Wiring(

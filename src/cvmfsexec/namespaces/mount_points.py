@@ -24,15 +24,16 @@ _UMOUNT_NOFOLLOW = 8
 
 
 class MountPoints:
-    """The mount points below ``/cvmfs``, as init makes and removes them.
-
-    Attributes:
-        descriptor: The writable directory; -1 until ``open``.
-    """
+    """The mount points below ``/cvmfs``, as init makes and removes them."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.descriptor = -1
+        self._descriptor = -1  # of the writable directory
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What no other process may have."""
+        return (self._descriptor,) if self._descriptor >= 0 else ()
 
     def open(self) -> None:
         """Get hold of the directory; the private root stands, the payload is not there.
@@ -44,7 +45,7 @@ class MountPoints:
         try:
             flags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV
             syscalls.mount("none", DIRECTORY, flags=flags)
-            self.descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
+            self._descriptor = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY)
         finally:
             syscalls.umount2(DIRECTORY, MNT_DETACH)
 
@@ -57,7 +58,7 @@ class MountPoints:
         umask = os.umask(0o022)
         try:
             with suppress(FileExistsError):
-                os.mkdir(os.path.basename(mountpoint), dir_fd=self.descriptor)
+                os.mkdir(os.path.basename(mountpoint), dir_fd=self._descriptor)
         finally:
             os.umask(umask)
 
@@ -79,4 +80,4 @@ class MountPoints:
     def remove(self, mountpoint: str) -> None:
         """Remove the directory; one that is not there, or not ours, is no error."""
         with suppress(OSError):
-            os.rmdir(os.path.basename(mountpoint), dir_fd=self.descriptor)
+            os.rmdir(os.path.basename(mountpoint), dir_fd=self._descriptor)

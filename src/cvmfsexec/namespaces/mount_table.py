@@ -31,6 +31,7 @@ class Mount(NamedTuple):
         fstype: Such as ``fuse``.
         source: What was mounted, in the file system's own words.
         super_options: Of the file system, such as ``user_id=1000``.
+        propagation: To and from other namespaces, such as ``shared:1``.
     """
 
     number: int
@@ -41,11 +42,17 @@ class Mount(NamedTuple):
     fstype: str
     source: str
     super_options: tuple[str, ...]
+    propagation: tuple[str, ...] = ()
 
     @property
     def is_fuse(self) -> bool:
         """Whether a program serves it."""
         return self.fstype == "fuse" or self.fstype.startswith("fuse.")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is mounted on it arrives in other namespaces."""
+        return any(one.startswith("shared:") for one in self.propagation)
 
     def is_below(self, directory: str) -> bool:
         """Whether it is mounted somewhere below a directory, not on it."""
@@ -68,6 +75,27 @@ def read_mount_table() -> tuple[Mount, ...]:
         ) from error
     except FormatError as error:
         raise NamespaceError(f"cannot understand {PATH}: {error}") from error
+
+
+def mount_of(path: str) -> Mount | None:
+    """Return the mount in which a file is seen; ``None`` if that is not known.
+
+    Raises:
+        NamespaceError: There is no table, or it is not understood.
+    """
+    try:
+        descriptor = os.open(path, os.O_PATH)
+    except OSError:
+        return None
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:
+            found = re.search(r"^mnt_id:\s*(\d+)$", info.read(), re.MULTILINE)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    number = int(found[1]) if found else -1
+    return next((one for one in read_mount_table() if one.number == number), None)
 
 
 def parse_mount_table(text: str) -> tuple[Mount, ...]:
@@ -99,6 +127,7 @@ def _parse_line(line: str) -> Mount:
             fstype,
             _unescape(source),
             tuple(super_options.split(",")),
+            tuple(fields[_FIELDS_MIN:separator]),
         )
     except ValueError as error:
         raise FormatError(f"not a line of a mount table: {line[:200]!r}") from error

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import root
+from cvmfsexec.namespaces.messages import Message
 from cvmfsexec.namespaces.steps import BindElsewhere
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class SessionChannel(ServiceChannel, Protocol):
     def named(self, name: str) -> None:
         """Say what a short name stands for, in place of a service of that name."""
 
+    def pass_on(self, answer: Message) -> None:
+        """Say what another process, which was to do the work, has said in the end."""
+
 
 class Service(NamedTuple):
     """A file server: a process of its own, that lives as long as the session.
@@ -65,6 +69,8 @@ class Service(NamedTuple):
         after: Names of services that ``wait_for_dependencies`` waits for.
         mountpoint: Where it mounts, if that can be undone on request.
         may_request: It can make requests, as a payload can.
+        is_brief: Its process may end as soon as it is ready; what it has mounted is
+            served by another.
     """
 
     name: str
@@ -72,6 +78,27 @@ class Service(NamedTuple):
     after: tuple[str, ...] = ()
     mountpoint: str = ""
     may_request: bool = False
+    is_brief: bool = False
+
+
+class MountPlaces(Protocol):
+    """Where that is mounted what is asked for, as the desk has it."""
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What no other process may have."""
+
+    def open(self) -> None:
+        """Get hold of what is needed; NamespaceError if the kernel refuses."""
+
+    def make(self, mountpoint: str) -> None:
+        """Make a mount point; NamespaceError or OSError if that is not possible."""
+
+    def unmount(self, mountpoint: str) -> None:
+        """Take away a mount and its mount point; NamespaceError if it stays."""
+
+    def clear(self, mountpoint: str) -> None:
+        """Take away whatever is left of a mount that failed."""
 
 
 class Interface(NamedTuple):
@@ -83,11 +110,13 @@ class Interface(NamedTuple):
         complete_name: Tells the channel what a short name stands for; called in a
             process of its own, and returns its exit status.
         is_for_payload: Whether the payload itself may ask.
+        points: Where they mount; the session's own ``/cvmfs`` by default.
     """
 
     services_for: Callable[[str], tuple[Service, ...]]
     complete_name: Callable[[str, SessionChannel], int]
     is_for_payload: bool = True
+    points: MountPlaces | None = None
 
 
 class HostMount(NamedTuple):
@@ -119,6 +148,8 @@ class SessionPlan(NamedTuple):
         host_mounts: What is shown at some of the mount points.
         interface: What can be asked for from inside, if anything.
         image: A scratch image to mount before the file servers begin.
+        tries_fuse: Find out early whether file servers can mount, even if none is
+            among the first services.
     """
 
     command: tuple[str, ...]
@@ -132,6 +163,7 @@ class SessionPlan(NamedTuple):
     host_mounts: tuple[HostMount, ...] = ()
     interface: Interface | None = None
     image: "ScratchImage | None" = None
+    tries_fuse: bool = False
 
     def check(self) -> None:
         """Refuse a plan that cannot be carried out.
@@ -159,7 +191,7 @@ class SessionPlan(NamedTuple):
             has_new_proc=has_new_proc,
             native=self.native,
             shown={one.mountpoint: one.source for one in self.host_mounts},
-            tries_fuse=bool(self.services),
+            tries_fuse=self.tries_fuse or bool(self.services),
         )
 
     def describe(self) -> Iterator[str]:

@@ -13,6 +13,7 @@ The answer is a ``Message``: READY, FAILED, LOST, or REFUSED with an errno.
 """
 
 import _socket
+import fcntl
 import os
 import struct
 from contextlib import suppress
@@ -114,10 +115,16 @@ class Requester:
             self._socket.close()
 
 
-def make_channel() -> tuple[int, int]:
-    """Return the end of init, and the end on which requests are made."""
+def make_channel(wanted: int = 0) -> tuple[int, int]:
+    """Return the end of the desk, and the end on which requests are made.
+
+    Args:
+        wanted: Number for the latter, if it is free; or else the next one.
+    """
     heard, asked = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM)
-    return heard.detach(), asked.detach()
+    inner = fcntl.fcntl(asked.fileno(), fcntl.F_DUPFD_CLOEXEC, wanted)
+    asked.close()
+    return heard.detach(), inner
 
 
 def receive(channel: int) -> tuple[bytes, Requester | None] | None:
@@ -165,10 +172,24 @@ def ask(descriptor: int, request: Request) -> Message:
         theirs.close()
 
 
-def _send_and_close(channel: _socket.socket, data: bytes, rights: bytes) -> None:
+def ask_for_no_answer(descriptor: int, request: Request) -> None:
+    """Make a request without waiting for anything; it may get lost."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    ours.close()
+    with suppress(OSError, SessionError):
+        channel = _channel_at(descriptor)
+        rights = _DESCRIPTOR.pack(theirs.fileno())
+        flags = _socket.MSG_DONTWAIT
+        _send_and_close(channel, encode_request(request), rights, flags)
+    theirs.close()
+
+
+def _send_and_close(
+    channel: _socket.socket, data: bytes, rights: bytes, flags: int = 0
+) -> None:
     try:
         kind = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
-        channel.sendmsg([data], [(*kind, rights)])
+        channel.sendmsg([data], [(*kind, rights)], flags)
     finally:
         channel.close()
 

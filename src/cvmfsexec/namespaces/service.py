@@ -82,6 +82,10 @@ class PipeChannel:
         message = Message(Topic.NAMED, self._name, text=name)
         messages.send(self._wiring.messages, message)
 
+    def pass_on(self, answer: Message) -> None:
+        """Say what another process has said."""
+        messages.send(self._wiring.messages, answer._replace(sender=self._name))
+
     def _wait_for(self, *events: bytes) -> None:
         while not any(event in self._happened for event in events):
             happened = os.read(self._wiring.events, 8)

@@ -133,6 +133,12 @@ class Services:
             messages.send_bytes(events, service.ROOT_STANDS)
             self._tell_dependents()
 
+    def adopt(self, one: Service) -> None:
+        """Have one that is ready, and no process of ours."""
+        running = _Running(one, -1, None)
+        running.stage = Stage.READY
+        self._by_name[one.name] = running
+
     def note_root(self) -> None:
         """Tell all that the private root stands."""
         self._does_root_stand = True
@@ -171,7 +177,9 @@ class Services:
         if running.stage is Stage.STARTING and running.on_settled is not None:
             running.settle(Stage.FAILED, lost)
             self._tell_dependents()
-        elif running.stage in (Stage.STARTING, Stage.READY):
+        elif running.stage is Stage.STARTING or (
+            running.stage is Stage.READY and not running.service.is_brief
+        ):
             self._on_loss(lost)
 
     def _tell_dependents(self) -> None:

@@ -6,6 +6,7 @@ It is single-threaded and waits in ``sigwaitinfo`` alone.
 
 import os
 import signal
+from functools import partial
 from signal import Signals
 from typing import TYPE_CHECKING
 
@@ -73,9 +74,9 @@ def _run_with_host_side(plan: SessionPlan, origin: Origin, host: "HostSide") -> 
 
     keeper = start_keeper(host.clear_away, foreign=origin.inherited)
     try:
-        services = HostServices(origin)
+        services = HostServices(host, origin, plan.native.names)
         try:
-            early_end = services.start(host.services)
+            early_end = services.start()
             if early_end is not None:
                 return _conclude(early_end)
             shown = tuple(
@@ -115,10 +116,10 @@ def _run_at(
             log.debug("no session with a pid namespace: %s", error)
         else:
             syscalls.set_child_subreaper(on=False)
-            return _conclude(_supervise(session, origin, host_services))
+            return _conclude(_supervise(session, origin, place, host_services))
         older_children = descendants.list_children()
         session = found_session(plan, origin, Isolation.PROCESS_TREE, place)
-        verdict = _supervise(session, origin, host_services)
+        verdict = _supervise(session, origin, place, host_services)
         # Nothing is left to do, unless init was killed and could not do it.
         descendants.end_all(spared=older_children)
         return _conclude(verdict)
@@ -141,13 +142,20 @@ def _is_about_fuse(error: NamespaceError) -> bool:
 
 
 def _supervise(
-    session: Session, origin: Origin, host_services: "HostServices | None"
+    session: Session,
+    origin: Origin,
+    place: Place,
+    host_services: "HostServices | None",
 ) -> Message:
     """Stay with a session to its end; return what became of it."""
     descriptors.let_go(origin.inherited)
     if host_services is None:
         wait_status = _watch(session, origin)
     else:
+        host_services.watch_for(
+            partial(_signal_payload, session),
+            (session.control, session.mailbox.descriptor, place.listener),
+        )
         wait_status = _watch_with_host_services(session, origin, host_services)
     os.set_blocking(session.mailbox.descriptor, False)
     heard = session.mailbox.drain()
@@ -174,18 +182,17 @@ def _watch(session: Session, origin: Origin) -> int:
         elif signals.is_news_to_payload(
             info.si_signo, info.si_code, leads_session=leads_session
         ):
-            messages.send_bytes(session.control, bytes((info.si_signo,)))
+            _signal_payload(session, info.si_signo)
+
+
+def _signal_payload(session: Session, number: int) -> None:
+    messages.send_bytes(session.control, bytes((number,)))
 
 
 def _watch_with_host_services(
     session: Session, origin: Origin, host_services: "HostServices"
 ) -> int:
     """As ``_watch``, with file servers that may end and have signals to pass on."""
-
-    def signal_payload(number: int) -> None:
-        messages.send_bytes(session.control, bytes((number,)))
-
-    host_services.watch_for(signal_payload)
     awaited = (signals.FORWARDED - origin.signals.ignored) | {
         Signals.SIGCHLD,
         Signals.SIGIO,
@@ -200,12 +207,14 @@ def _watch_with_host_services(
             if pid:
                 return wait_status
             host_services.look_round()
-        elif info.si_signo == Signals.SIGIO and info.si_code == signals.SI_KERNEL:
+        elif info.si_signo == Signals.SIGIO and (
+            info.si_code == signals.SI_KERNEL or info.si_pid == os.getpid()
+        ):
             host_services.look_round()
         elif signals.is_news_to_payload(
             info.si_signo, info.si_code, leads_session=leads_session
         ) and not host_services.is_repeat(info.si_signo):
-            signal_payload(info.si_signo)
+            _signal_payload(session, info.si_signo)
 
 
 def _conclude(verdict: Message) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cvmfsexec.namespaces import messages
+from cvmfsexec.namespaces import messages, requests
 from cvmfsexec.namespaces.desk import STARTING_COUNT_MAX, WAITING_COUNT_MAX, Desk
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.plan import Interface, Service
@@ -48,7 +48,9 @@ class Site:
         self.services = Services()
         self.asked: list[socket.socket] = []
         interface = Interface(lambda name: (Service(name, lambda _: 0),), lambda *_: 0)
-        self.desk = Desk(interface, self.services, frozenset({"native.org"}))  # type: ignore[arg-type]
+        channel = requests.make_channel()
+        native = frozenset({"native.org"})
+        self.desk = Desk(interface, self.services, native, channel)  # type: ignore[arg-type]
         self.client = socket.socket(fileno=os.dup(self.desk.inner))
 
     def request(self, text: str) -> socket.socket:

@@ -1,6 +1,7 @@
 """The kernel's mount table, read."""
 
 import contextlib
+import os
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from cvmfsexec.errors import FormatError
 from cvmfsexec.namespaces.mount_table import (
     Mount,
     escape,
+    mount_of,
     parse_mount_table,
     read_mount_table,
 )
@@ -28,12 +30,15 @@ def test_a_line_is_understood() -> None:
         fstype="ext3",
         source="/dev/root",
         super_options=("rw", "errors=continue"),
+        propagation=("master:1",),
     )
 
 
 def test_a_line_may_have_no_or_many_optional_fields_and_no_source() -> None:
     text = "1 0 0:1 / /a rw - fuse  rw\n2 0 0:2 / /b rw shared:1 master:2 - tmpfs t rw"
-    assert [mount.source for mount in parse_mount_table(text)] == ["", "t"]
+    mounts = parse_mount_table(text)
+    assert [mount.source for mount in mounts] == ["", "t"]
+    assert [mount.is_shared for mount in mounts] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +87,11 @@ def test_below_means_in_not_at_or_beside(directory: str, *, is_below: bool) -> N
 
 def test_this_machines_table_is_understood() -> None:
     assert any(mount.mountpoint == "/" for mount in read_mount_table())
+
+
+def test_a_file_is_in_the_mount_that_is_seen_there() -> None:
+    for path in ("/", "/proc/self"):
+        mount = mount_of(path)
+        assert mount is not None
+        assert mount.mountpoint == os.path.dirname(path)
+    assert mount_of("/nowhere") is None
