@@ -92,11 +92,11 @@ class ReadingAhead:
     def _new_transport(self) -> "ParallelTransport[Prefetch]":
         from cvmfsexec.network.parallel_transport import ParallelTransport
 
-        network = _with_less_patience(self._network)
+        network = with_less_patience(self._network)
         return ParallelTransport(network, network.connections_max)
 
 
-def _with_less_patience(network: NetworkSettings) -> NetworkSettings:
+def with_less_patience(network: NetworkSettings) -> NetworkSettings:
     """Return settings with half the timeouts.
 
     Who waits for something fetched ahead that does not come has a whole timeout of its

@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 
 from cvmfsexec.format.proxy_groups import DIRECT, ProxyGroup, parse_proxy_list
 from cvmfsexec.network.failover import (
+    RESTART_WAIT_MIN_S,
     Attempt,
     FailoverPolicy,
     RequestFailover,
@@ -531,6 +532,36 @@ def test_endless_failover_never_goes_round_without_waiting(
         assert attempt.route in invited
         without_a_wait = 0 if attempt.wait_s >= 1 else without_a_wait + 1
         assert without_a_wait <= len(invited) + policy.max_retries + 1
+
+
+@given(
+    _hosts,
+    _groups,
+    _policies,
+    st.lists(st.tuples(st.integers(0, 3), _failures, st.integers(0, 20)), max_size=100),
+)
+def test_endless_requests_side_by_side_wait_and_stay_on_configured_routes(
+    hosts: tuple[str, ...],
+    groups: list[ProxyGroup],
+    policy: FailoverPolicy,
+    steps: list[tuple[int, Failure, int]],
+) -> None:
+    policy = policy._replace(is_indefinite=True)
+    invited = _all_routes(hosts, groups)
+    routes = RouteTable(hosts, groups, policy, lambda: 0.0)
+    requests = [RequestFailover(routes, 0, path) for path in "abcd"]
+    without_a_wait = [0] * len(requests)
+    now_s = 0
+    for number, failure, seconds in steps:
+        now_s += seconds
+        attempt = requests[number].after(failure, now_s)
+        assert attempt is not None, "given up"
+        waits = attempt.wait_s >= RESTART_WAIT_MIN_S
+        without_a_wait[number] = 0 if waits else without_a_wait[number] + 1
+        assert without_a_wait[number] <= len(invited) + policy.max_retries + 1
+        if attempt.wait_s:
+            attempt = requests[number].awake()
+        assert attempt.route in invited
 
 
 class ParallelRequests(RuleBasedStateMachine):

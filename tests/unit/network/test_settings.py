@@ -2,8 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cvmfsexec.errors import ConfigurationError, NoRouteError
+from cvmfsexec.format import proxy_groups
 from cvmfsexec.format.parameters import Parameters
 from cvmfsexec.format.proxy_groups import format_proxy_list
 from cvmfsexec.network import authorities
@@ -97,6 +100,56 @@ def test_proxies(
 ) -> None:
     values = {"CVMFS_HTTP_PROXY": http_proxy, "CVMFS_FALLBACK_PROXY": fallback}
     assert proxies(settings(SERVER, values, **environment)) == resolved
+
+
+_Lists = list[list[str]]
+_members = st.sampled_from([proxy_groups.DIRECT, "http://p:1", "http://q:1", "[::1]:2"])
+_some_groups = st.lists(
+    st.lists(_members, min_size=1, max_size=3, unique=True), max_size=3
+)
+_groups_or_auto = st.lists(
+    st.lists(_members, min_size=1, max_size=3, unique=True) | st.just(["auto"]),
+    max_size=3,
+)
+
+
+def _written(lists: _Lists) -> str:
+    return ";".join("|".join(members) for members in lists)
+
+
+def _left_of(lists: _Lists, found: _Lists, *, allows_direct: bool) -> _Lists:
+    """Return what a list means: a second, plain way to say the rules."""
+    whole = [group for one in lists for group in (found if one == ["auto"] else [one])]
+    kept = [[m for m in group if allows_direct or m != "DIRECT"] for group in whole]
+    full = [
+        ["http://[::1]:2" if m == "[::1]:2" else m for m in group] for group in kept
+    ]
+    return [group for n, group in enumerate(full) if group and group not in full[:n]]
+
+
+@given(_groups_or_auto, _groups_or_auto, st.none() | _some_groups)
+def test_any_lists_are_read_as_written_and_never_go_direct_uninvited(
+    regular: _Lists, fallback: _Lists, found: _Lists | None
+) -> None:
+    values = {
+        "CVMFS_HTTP_PROXY": _written(regular),
+        "CVMFS_FALLBACK_PROXY": _written(fallback),
+    }
+    environment = {} if found is None else {"http_proxy": _written(found)}
+    allows_direct = not fallback
+    expected = [
+        _left_of(lists, found or [], allows_direct=allows_direct)
+        for lists in (regular, fallback)
+    ]
+    if not regular or not any(expected):
+        with pytest.raises(NoRouteError):
+            settings(SERVER, values, **environment)
+        return
+    made = settings(SERVER, values, **environment)
+    several = (made.proxy_groups, made.fallback_proxy_groups)
+    groups = [[list(one.members) for one in dict.fromkeys(each)] for each in several]
+    assert groups == expected
+    assert allows_direct or "DIRECT" not in proxies(made)
 
 
 @pytest.mark.parametrize(
