@@ -1,7 +1,8 @@
 """What the self-extracting file calls once it has unpacked: not for users.
 
 ``settle_cmd UNPACKED PLACE DIGEST FILE OFFSET``; FILE is empty if the payload's digest
-has been compared already.
+has been compared already. The file's own fault has a status of its own: then no other
+place is tried.
 """
 
 import sys
@@ -21,5 +22,6 @@ def main() -> NoReturn:
         settle(unpacked, place, digest)
     except (CvmfsError, OSError) as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(exit_codes.UNKNOWN_ERROR)
+        is_file_bad = isinstance(error, CvmfsError)
+        sys.exit(exit_codes.SIGNATURE if is_file_bad else exit_codes.UNKNOWN_ERROR)
     sys.exit(exit_codes.OK)

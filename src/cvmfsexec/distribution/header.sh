@@ -9,6 +9,7 @@ _cvmfsexec_module=@MODULE@
 _cvmfsexec_tried=
 _cvmfsexec_unverified=
 _cvmfsexec_claim=
+_cvmfsexec_made=
 _cvmfsexec_scratch=
 
 _cvmfsexec_find_file() {
@@ -55,7 +56,8 @@ _cvmfsexec_reject() {
 _cvmfsexec_tidy() {
   [ -z "$_cvmfsexec_scratch" ] || rm -rf -- "$_cvmfsexec_scratch"
   [ -z "$_cvmfsexec_claim" ] || rm -rf -- "$_cvmfsexec_claim"
-  _cvmfsexec_scratch= _cvmfsexec_claim=
+  [ -z "$_cvmfsexec_made" ] || rmdir -- "$_cvmfsexec_made" 2>/dev/null || :
+  _cvmfsexec_scratch= _cvmfsexec_claim= _cvmfsexec_made=
 }
 
 # One of many copies unpacks, and the others wait for it. A claim is advice: whoever
@@ -105,8 +107,15 @@ _cvmfsexec_settle() {
     "import sys; sys.path.insert(0, sys.argv.pop(1))
 from cvmfsexec.cli.settle_cmd import main
 main()" "$1/packages" "$1" "$2" "$_cvmfsexec_digest" \
-    "$_cvmfsexec_unverified" "$_cvmfsexec_offset" 2>&1) ||
-    _cvmfsexec_reject "$2" "${_cvmfsexec_said:-programs cannot run in it}" || return 1
+    "$_cvmfsexec_unverified" "$_cvmfsexec_offset" 2>&1)
+  case $? in
+  0) ;;
+  15) _cvmfsexec_fail "$_cvmfsexec_said" ;;
+  *)
+    _cvmfsexec_reject "$2" "${_cvmfsexec_said:-programs cannot run in it}" ||
+      return 1
+    ;;
+  esac
   _cvmfsexec_tidy
   _cvmfsexec_is_ready "$2" || _cvmfsexec_reject "$2" "changes while it is unpacked"
 }
@@ -136,7 +145,7 @@ _cvmfsexec_try() {
     _cvmfsexec_reject "$1" "a path with : or ; is no place for libraries" || return 1
     ;;
   esac
-  [ -d "$1" ] || mkdir -p -- "$1" 2>/dev/null || :
+  [ -d "$1" ] || { mkdir -p -- "$1" 2>/dev/null && _cvmfsexec_made=$1; } || :
   [ -d "$1" ] && [ -w "$1" ] ||
     _cvmfsexec_reject "$1" "cannot be written" || return 1
   _cvmfsexec_is_trusted "$1" ||

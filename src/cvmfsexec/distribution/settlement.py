@@ -111,7 +111,10 @@ def _update_dist(runtime: str, before: str, place: str) -> None:
     dist = os.path.join(place, "dist")
     new = os.path.join(runtime, "dist")
     old = os.path.join(before, "dist") if before and os.path.isdir(dist) else ""
-    os.makedirs(dist, exist_ok=True)
+    for directory, _, _ in os.walk(new):
+        path = os.path.relpath(directory, new)
+        if not old or not os.path.isdir(os.path.join(old, path)):
+            os.makedirs(os.path.join(dist, path), exist_ok=True)
     wanted = set(_paths(new))
     for path in sorted(wanted | set(_paths(old) if old else ())):
         target = os.path.join(dist, path)
