@@ -74,14 +74,15 @@ def settle(unpacked: str, place: str, digest: str) -> None:
     try:
         with suppress(OSError):  # not on every file system; each step below is atomic
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.realpath(unpacked) != os.path.realpath(runtime):
-            _move(unpacked, runtime)
+        _remove_abandoned(place)
         before = _current(place)
         if before != name:
-            _update_dist(runtime, os.path.join(place, before) if before else "", place)
-        _place_commands(runtime, place)
+            _update_dist(unpacked, os.path.join(place, before) if before else "", place)
+        _place_commands(unpacked, place)
+        # From here on we can import nothing: it may be our own runtime that moves.
+        if os.path.realpath(unpacked) != os.path.realpath(runtime):
+            _move(unpacked, runtime)
         _write(os.path.join(place, "current"), _Thing("file", f"{name}\n".encode()))
-        _remove_abandoned(place)
     finally:
         os.close(lock)
 
@@ -99,9 +100,9 @@ def _move(unpacked: str, runtime: str) -> None:
 
 def _current(place: str) -> str:
     try:
-        with open(os.path.join(place, "current"), encoding="ascii") as stream:
-            name = stream.readline(100).strip()
-    except (OSError, ValueError):
+        with open(os.path.join(place, "current"), "rb") as stream:
+            name = os.fsdecode(stream.readline(100).strip())
+    except OSError:
         return ""
     return name if name.startswith("runtime-") and "/" not in name else ""
 
