@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +74,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield Site(dist, proxy, files, pac)
 
 
+def skip_without_ipv6() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no ::1: {error.strerror}")
+
+
 @callers
 @places
 def test_session_uses_the_proxy_that_a_file_names(
@@ -91,6 +100,20 @@ def test_session_uses_the_proxy_that_a_file_names(
     assert done.stdout == f"content\n{site.proxy.url}"
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)  # getfattr's own
     assert site.proxy.count(FQRN) > 0
+
+
+def test_proxy_with_an_ipv6_address_and_a_password(site: Site) -> None:
+    skip_without_ipv6()
+    with ForwardProxy(address="::1", credentials="am9iOnAvdyM=") as proxy:  # job:p/w#
+        known = proxy.url.replace("//", "//job:p%2Fw%23@")
+        site.configure(f"CVMFS_HTTP_PROXY='{known}'")
+        show = f"cat /cvmfs/{FQRN}/file; getfattr -n user.proxy --only-values ."
+        done = run_exec(site.dist, FQRN, "--", "sh", "-c", f"cd /cvmfs/{FQRN}; {show}")
+        assert (done.stdout, done.returncode) == (f"content\n{proxy.url}", 0)
+        assert proxy.count(FQRN) > 0
+        told = run_cvmfs(site.dist, "proxy", FQRN).stdout.decode()
+        assert f"Active proxy: {proxy.url}" in told
+        assert "p%2F" not in told
 
 
 def test_repositories_and_sessions_ask_once(site: Site) -> None:

@@ -64,6 +64,7 @@ TARGETS = {
     "network/failure.py": {"http_answer"},
     "network/geo.py": {"geo_answer"},
     "network/local_transport.py": {"url"},
+    "network/pac_evaluation.py": {"pac_output"},
     "network/settings.py": {"network_settings"},
     "network/transport.py": {"http_answer"},
     "publish/http_message.py": {"http_request"},

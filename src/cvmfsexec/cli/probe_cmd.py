@@ -11,7 +11,9 @@ from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_dist, add_json
 from cvmfsexec.cli.report import report_error
 from cvmfsexec.configuration.evaluate import complete_name, site_repositories
+from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import ConfigurationError, CvmfsError
+from cvmfsexec.log import harmless
 
 FAILED = 1
 
@@ -38,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     rows = []
     for name in wanted:
-        fqrn = complete_name(name, root, os.environ)
+        fqrn = _full_name(name, root)
         if not arguments.json:
             print(f"Probing /cvmfs/{fqrn}... ", end="", flush=True)
         row, error = _probe(fqrn, arguments.dist)
@@ -50,6 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=1))
     return exit_codes.OK if all(row["ok"] for row in rows) else FAILED
+
+
+def _full_name(name: str, root: ConfigurationRoot) -> str:
+    """Return the full name if there is one; else the short one, which fails later."""
+    try:
+        return complete_name(name, root, os.environ)
+    except CvmfsError:
+        return harmless(name)
 
 
 def _probe(fqrn: str, dist: str | None) -> tuple[dict[str, object], CvmfsError | None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cvmfsexec import log
 from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.format.pac_answer import parse_pac_answer
-from cvmfsexec.format.proxy_groups import DIRECT
+from cvmfsexec.format.proxy_groups import DIRECT, without_credentials
 from cvmfsexec.network.local_address import OUTSIDE, address_towards
 from cvmfsexec.network.pac_evaluation import PacFault, evaluate, host_of
 from cvmfsexec.network.resolution import ResolutionPolicy, system_lookup
@@ -53,7 +53,8 @@ def ask_file(
     urls = [f"{server}/.cvmfspublished" for server in servers]
     answers = evaluate(script, urls, address, environment=environment)
     for other in set(answers) - {answers[0]}:
-        log.info("%s has another answer for another server: %s", url, _short(other))
+        shown = without_credentials(url)
+        log.info("%s has another answer for another server: %s", shown, _short(other))
     for answer in answers:
         try:
             groups = parse_pac_answer(answer)

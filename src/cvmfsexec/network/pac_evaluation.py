@@ -17,7 +17,7 @@ from cvmfsexec import log
 from cvmfsexec.errors import TransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from subprocess import Popen
 
 TIME_LIMIT_S = 10.0
@@ -71,18 +71,32 @@ def evaluate(
     output, chatter, end = _run(engine, request, environment)
     for line in chatter.decode("utf-8", "replace").splitlines():
         log.debug("proxy configuration file: %s", log.harmless(line))
-    answers: list[str] = []
-    complaints: list[str] = []
-    for mark, text in _lines(output):
-        if mark == "=":
-            answers.append(text)
-        else:
-            complaints.append(text or "FindProxyForURL returns nothing")
+    answers, complaints = parse_output(output)
     if answers:
         return answers
     if end:
         raise PacFault(end)
     raise PacFault(complaints[0] if complaints else "the engine gave no answer")
+
+
+def parse_output(output: bytes) -> tuple[list[str], list[str]]:
+    """Read what an engine wrote, which a file may have taken over.
+
+    Returns:
+        Answers, as they are, and complaints, for people. Lines that are cut off, too
+        many or of no known kind are not there.
+    """
+    answers: list[str] = []
+    complaints: list[str] = []
+    for line in output.split(b"\n")[:-1][:QUESTIONS_MAX]:
+        mark, text = line[:1], line[1:].decode("utf-8", "replace")
+        if mark == b"=":
+            answers.append(text)
+        elif mark == b"!":
+            complaints.append(log.harmless(text) or "it does not work")
+        elif mark == b"-":
+            complaints.append("FindProxyForURL returns nothing")
+    return answers, complaints
 
 
 def find_engine() -> str:
@@ -105,14 +119,6 @@ def host_of(url: str) -> str:
     if authority.startswith("["):
         return authority[1:].partition("]")[0]
     return authority.partition(":")[0]
-
-
-def _lines(output: bytes) -> "Iterator[tuple[str, str]]":
-    """Yield mark and text of each line that is whole and well-formed."""
-    for line in output.split(b"\n")[:-1][:QUESTIONS_MAX]:
-        text = line.decode("utf-8", "replace")
-        if text[:1] in {"=", "-", "!"}:
-            yield text[:1], log.harmless(text[1:]) if text[0] == "!" else text[1:]
 
 
 def _run(

@@ -240,6 +240,18 @@ def test_probe_for_programs(site: Site) -> None:
     assert "no server has" in bad["error"]
 
 
+@pytest.mark.parametrize("name", ["short", "no name", "../x.org"])
+def test_probe_goes_on_after_what_is_no_name(site: Site, name: str) -> None:
+    told = site.say("probe", name, FQRN)
+    assert told.status == 1
+    assert told.lines == [
+        f"Probing /cvmfs/{name}... Failed!",
+        f"Probing /cvmfs/{FQRN}... OK",
+    ]
+    bad, good = json.loads(site.say("probe", name, FQRN, "--json").out)
+    assert (bad["repository"], bad["ok"], good["ok"]) == (name, False, True)
+
+
 def test_probe_does_not_believe_the_cache(site: Site) -> None:
     assert site.say("cat", FQRN, "/file").out == b"content\n"
     site.server.stop()

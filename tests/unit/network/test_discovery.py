@@ -194,6 +194,18 @@ def test_password_in_the_url_is_not_shown(site: Site) -> None:
 # -- what is remembered ----------------------------------------------------------------
 
 
+def test_password_in_the_url_is_not_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    script = "function FindProxyForURL(url, host) { return 'PROXY ' + host; }"
+    site.files[PAC] = script.encode()
+    url = site.server.url.replace("//", "//user:secret@") + PAC
+    assert site.find("auto", "", url) == "http://s1.invalid"
+    assert "another answer for another server: PROXY s2.invalid" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_node_asks_once(site: Site) -> None:
     site.answers("PROXY a:1")
     assert [site.find() for _ in range(3)] == ["http://a:1"] * 3
