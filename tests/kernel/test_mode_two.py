@@ -437,6 +437,13 @@ def test_all_can_come_later_and_be_counted(here: Site) -> None:
 
 
 @needs_elsewhere
+def test_the_payload_gets_no_other_descriptor_than_to_ask(here: Site) -> None:
+    script = "echo $CVMFSEXEC_CMDFD; exec ls /proc/self/fd"
+    number, *found = run_inside(here, script, *MODE, ONE)[0].split()
+    assert sorted(found) == sorted(("0", "1", "2", "3", number))
+
+
+@needs_elsewhere
 def test_everybody_gets_an_own_answer(here: Site) -> None:
     names = (ONE, TWO, THREE, "missing.example.org", "no/name")
     script = "\n".join(

@@ -167,3 +167,10 @@ def test_nobody_hears(channel: tuple[int, socket.socket]) -> None:
     os.close(asked)
     assert requests.is_channel(channel[1].fileno())
     assert not requests.is_channel(999_999)
+
+
+def test_the_end_for_requests_has_the_wanted_number_or_the_next() -> None:
+    first, second = requests.make_channel(700), requests.make_channel(700)
+    assert (first[1], second[1]) == (700, 701)
+    for descriptor in (*first, *second):
+        os.close(descriptor)
