@@ -4,7 +4,7 @@ A place holds ``runtime-DIGEST`` for each version that was unpacked in it, which
 changes; ``current``, the name of the last; the commands, which start the current
 runtime; and ``dist``, which users edit. A new version updates what in ``dist`` is still
 as the version before it brought it. Nothing else is removed: a session may still run
-from an older runtime (docs/adr/0019).
+from an older runtime (docs/adr/0020).
 """
 
 import errno
