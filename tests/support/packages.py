@@ -125,3 +125,47 @@ def _run(line: tuple[str, ...], home: str) -> None:
 def _need(program: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"no {program} here")
+
+
+class SigningKey:
+    """An OpenPGP key with which packages are signed, made in a directory.
+
+    Attributes:
+        public: File with the public key, in ASCII.
+    """
+
+    _NAME = "packager@example.org"
+
+    def __init__(self, home: Path) -> None:
+        """Make the key."""
+        _need("gpg")
+        _need("rpmsign")
+        home.mkdir(mode=0o700)
+        self._home = home
+        self.public = home / "public.asc"
+        options = ("--batch", "--passphrase", "", "--pinentry-mode", "loopback")
+        self._gpg(*options, "--quick-generate-key", self._NAME, "rsa2048", "sign")
+        self._gpg("--armor", "--output", str(self.public), "--export", self._NAME)
+
+    def sign(self, package: bytes) -> bytes:
+        """Return an RPM package with a signature in it."""
+        path = self._home / "signed.rpm"
+        path.write_bytes(package)
+        settings = {
+            "__gpg": shutil.which("gpg"),
+            "_gpg_name": self._NAME,
+            "_gpg_path": str(self._home),
+        }
+        defined = (("--define", f"{key} {value}") for key, value in settings.items())
+        words = (word for pair in defined for word in pair)
+        _run(("rpmsign", "--addsign", *words, str(path)), str(self._home))
+        return path.read_bytes()
+
+    def close(self) -> None:
+        """End the agent that has the key."""
+        line = ("gpgconf", "--homedir", str(self._home), "--kill", "all")
+        _run(line, str(self._home))
+
+    def _gpg(self, *words: str) -> None:
+        line = ("gpg", "--homedir", str(self._home), "--quiet", *words)
+        _run(line, str(self._home))

@@ -4,6 +4,7 @@ Words and options are the original's, and some of our own. What it says goes to 
 which packages it has taken, and which keys they make trusted.
 """
 
+import contextlib
 import getopt
 import os
 import re
@@ -28,7 +29,7 @@ from cvmfsexec.distribution.sources import CONFIGURATIONS, place_of
 from cvmfsexec.errors import CvmfsError, DistributionError, TransferError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cvmfsexec.distribution.making import Found, Means, Order
 
@@ -193,13 +194,32 @@ def _make(words: Words) -> None:
 
     order = _order(words)
     _warn(words)
-    with progress_bar(None, "bytes", "looking for packages") as on_bytes:
+    with (
+        _ended_at_once(),
+        progress_bar(None, "bytes", "looking for packages") as on_bytes,
+    ):
         packages = making.find_packages(order, _means(on_bytes))
     for package in packages:
         _show(package)
+    making.check(order, packages)
     making.write(order, packages)
     made = f"{order.configuration} distribution for {order.machine_type}"
     write_message(_NAME, f"made {order.dist}: {made}")
+
+
+@contextlib.contextmanager
+def _ended_at_once() -> "Iterator[None]":
+    """Let signals end us while there is nothing to clear away.
+
+    Handlers would wait for the network, which may take its timeouts to give up.
+    """
+    handlers = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _order(words: Words) -> "Order":

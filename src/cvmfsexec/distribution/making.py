@@ -77,7 +77,7 @@ class Means(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A package that is believed.
+    """A package that is whole, and has a configuration.
 
     Attributes:
         origin: Where it was.
@@ -101,7 +101,7 @@ def find_packages(order: Order, means: Means) -> tuple[Found, ...]:
     For ``none`` all packages of all given places count.
 
     Raises:
-        CvmfsError: There is none, or one that is not believed; a dist is there.
+        CvmfsError: There is none, or not the right one; a dist is there.
     """
     if os.path.lexists(order.dist):
         raise tree.already_exists(order.dist)
@@ -113,6 +113,22 @@ def find_packages(order: Order, means: Means) -> tuple[Found, ...]:
         )
     places = order.places or sources.official_places(order.configuration)
     return tuple(_first_success(order, means, places))
+
+
+def check(order: Order, packages: tuple[Found, ...]) -> None:
+    """Refuse packages that are not what the user says that they must be.
+
+    Raises:
+        UntrustedPackageError: One is not signed as it should be, or not pinned.
+        ConfigurationError: The key cannot be used.
+    """
+    for found in packages:
+        package = found.package
+        if order.gpg_key:
+            check_signature(package, order.gpg_key)
+        if order.pins is not None:
+            name = f"{package.name} {package.version}"
+            check_pins(name, found.sha256, found.keys, order.pins)
 
 
 def write(order: Order, packages: tuple[Found, ...]) -> None:
@@ -135,7 +151,9 @@ def write(order: Order, packages: tuple[Found, ...]) -> None:
     for path, content in _own_files(order):
         files[path] = _file(path, content)
     for path in _DIRECTORIES:
-        files.setdefault(path, ArchiveEntry(path, EntryKind.DIRECTORY))
+        entry = files.setdefault(path, ArchiveEntry(path, EntryKind.DIRECTORY))
+        if entry.kind is EntryKind.FILE:
+            raise FormatError(f"a package has a file where {path.decode()} should be")
     tree.write_dist(order.dist, tuple(files.values()))
 
 
@@ -305,14 +323,10 @@ def _judge(order: Order, place: "Place", data: bytes) -> Found:
             hint="use 'makedist none' for other packages",
         )
     sha256 = hashlib.sha256(data).hexdigest()
-    if order.gpg_key:
-        check_signature(package, order.gpg_key)
     configuration = tree.configuration_of(package.entries)
     if not configuration:
         raise FormatError(f"{place} has no files in /etc/cvmfs")
     keys = trusted_keys(configuration)
-    if order.pins is not None:
-        check_pins(f"{package.name} {package.version}", sha256, keys, order.pins)
     return Found(str(place), package, sha256, configuration, keys)
 
 

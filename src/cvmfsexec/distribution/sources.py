@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cvmfsexec.errors import ConfigurationError
 from cvmfsexec.format.package import version_key
+from cvmfsexec.network.download import is_url
 
 CONFIGURATIONS = ("default", "egi", "none", "osg")
 
@@ -80,7 +81,7 @@ def place_of(word: str) -> Place:
         ConfigurationError: A URL that is none, or a file that is not there.
     """
     scheme, separator, rest = word.partition("://")
-    if separator and scheme.lower() in {"http", "https"}:
+    if is_url(word):
         is_package = word.endswith(_ENDS) or word.endswith("/")
         return Place(url=word if is_package else f"{word}/")
     if separator:

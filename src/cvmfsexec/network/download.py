@@ -120,6 +120,7 @@ class Downloader:
 
         def sink(data: bytes) -> None:
             part.write(data)
+            part.flush()  # whoever is killed finds it the next time
             self._patience.on_bytes(len(data))
 
         for _ in range(REDIRECTS_MAX + 1):
@@ -146,19 +147,31 @@ class _RefusedError(Exception):
 
 
 def _target(url: str, answer: Answer) -> str:
-    target = urljoin(url, answer.header("Location"))
-    if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+    location = answer.header("Location")
+    try:
+        target = urljoin(url, location)
+        is_downgrade = url.startswith("https:") and urlsplit(target).scheme != "https"
+    except ValueError as error:
+        raise TransportFault(
+            FaultKind.HOST_CONNECTION, f"redirect to {location[:200]}"
+        ) from error
+    if is_downgrade:
         raise TransportFault(
             FaultKind.HOST_CONNECTION, f"redirect from https to {target[:200]}"
         )
     return target
 
 
-def _check(url: str) -> None:
+def is_url(text: str) -> bool:
+    """Whether a text is a URL that can be asked for."""
     try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in _SCHEMES and bool(parts.hostname) and url.isascii()
+        parts = urlsplit(text)
+        is_complete = parts.scheme in _SCHEMES and bool(parts.hostname)
     except ValueError:
-        is_good = False
-    if not is_good or any(character.isspace() for character in url):
+        return False
+    return is_complete and text.isascii() and text.isprintable() and " " not in text
+
+
+def _check(url: str) -> None:
+    if not is_url(url):
         raise TransportFault(FaultKind.HOST_CONNECTION, f"no URL: {url[:200]}")

@@ -61,7 +61,9 @@ def test_places_are_paths_or_urls(tmp_path: Path) -> None:
     assert place_of("https://x.org/a").url == "https://x.org/a/"
 
 
-@pytest.mark.parametrize("word", ["", "/nowhere/at/all", "ftp://x.org/", "file://x/y"])
+@pytest.mark.parametrize(
+    "word", ["", "/nowhere/at/all", "ftp://x/", "file://x/y", "http://[::1"]
+)
 def test_what_is_no_place_is_refused(word: str) -> None:
     with pytest.raises(ConfigurationError):
         place_of(word)

@@ -111,7 +111,9 @@ def test_endless_redirects_end(server: HttpServer) -> None:
     assert "too many redirects" in caught.value.routes[0]
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://x/", "http:///", ""])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://x/", "http:///", "", "http://[::1"]
+)
 def test_a_redirect_to_another_scheme_is_refused(
     server: HttpServer, target: str
 ) -> None:
