@@ -4,8 +4,8 @@
 SOURCES = src tests fuzz bench
 PROSE = README.md CHANGELOG.md SECURITY.md docs
 SCRIPTS = scripts .ci Makefile
-TOOLS_OF_TESTS = busybox crun fuse2fs fusermount3 gcc getfattr git mkfs.ext4 nginx \
-  ps setpriv squid strace
+TOOLS_OF_TESTS = busybox crun fuse2fs fusermount3 gcc getfattr git gpg gpg-agent gpgv \
+  mkfs.ext4 nginx ps rpmbuild setpriv squid strace
 
 setup:
 	@scripts/setup
