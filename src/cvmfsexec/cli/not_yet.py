@@ -25,7 +25,6 @@ class Command(NamedTuple):
         is_understood: Whether the original would take these words.
         instead: What a user of this version can do.
         version_option: The word that asks for the version; empty for none.
-        usage_status: Exit status of the original for words that it does not take.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Command(NamedTuple):
     is_understood: Callable[[list[str]], bool]
     instead: str
     version_option: str = ""
-    usage_status: int = exit_codes.USAGE
 
 
 def decline(command: Command) -> NoReturn:
@@ -48,6 +46,6 @@ def decline(command: Command) -> NoReturn:
         sys.exit(exit_codes.OK)
     if not command.is_understood(words):
         sys.stderr.write(usage)
-        sys.exit(command.usage_status)
+        sys.exit(exit_codes.USAGE)
     write_message(command.name, "not available in this version", command.instead)
     sys.exit(exit_codes.NOT_AVAILABLE)
