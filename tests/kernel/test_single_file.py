@@ -82,6 +82,15 @@ def test_beside_a_read_only_place_the_temporary_directory_is_used(
     ], done.stderr  # fmt: skip
 
 
+def test_where_no_program_may_run_the_next_place_is_used(single: SingleFile) -> None:
+    words = ("--no-exec", str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
+    script = "sh cvmfsexec -- echo ran; ls -A /tmp /job"
+    done = in_bare_root(*words, script)
+    assert done.stdout.split() == [
+        "ran", "/job:", "cvmfsexec", "/tmp:", f"cvmfsexec-{ORDINARY_UID}"
+    ], done.stderr  # fmt: skip
+
+
 def test_a_path_with_blanks_is_a_path(single: SingleFile, top: Path) -> None:
     file = copied(single.file, top / "a  b'c\"d$(e)")
     done = run(file, FQRN, "--", "cat", f"/cvmfs/{FQRN}/hello")

@@ -1,9 +1,10 @@
 """A root with nothing but busybox, as an ordinary user finds it.
 
-Run as a program, by root: ``bare_root.py [--read-only] UID FILE COMMAND...`` makes the
-root in a mount namespace of its own, copies FILE to ``/job/cvmfsexec`` in it, and runs
-the command there as that user, in ``/job``. Nothing is left on the machine. (A chroot
-would not do: no user namespace can be made in one.)
+Run as a program, by root: ``bare_root.py [--read-only|--no-exec] UID FILE COMMAND...``
+makes the root in a mount namespace of its own, copies FILE to ``/job/cvmfsexec`` in it,
+and runs the command there as that user, in ``/job``, which is mounted as the option
+says. Nothing is left on the machine. (A chroot would not do: no user namespace can be
+made in one.)
 """
 
 import ctypes
@@ -13,7 +14,8 @@ import subprocess
 import sys
 
 _NEWNS, _NEWPID = 0x20000, 0x20000000
-_BIND, _REC, _PRIVATE, _REMOUNT, _READ_ONLY = 4096, 16384, 1 << 18, 32, 1
+_BIND, _REC, _PRIVATE, _REMOUNT = 4096, 16384, 1 << 18, 32
+_FLAGS = {"--read-only": 1, "--no-exec": 8}
 _DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,17 +62,17 @@ def _enter(top: str) -> None:
 def main() -> None:
     """Make the root and run the command in it."""
     words = sys.argv[1:]
-    is_read_only = words[0] == "--read-only"
-    uid, file, *command = words[is_read_only:]
+    flags = _FLAGS.get(words[0], 0)
+    uid, file, *command = words[flags != 0 :]
     _check(_libc.unshare(_NEWNS | _NEWPID), "unshare")
     child = os.fork()
     if child:
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     _mount("", "/", "", _PRIVATE | _REC)
     _make_root("/mnt", file, int(uid))
-    if is_read_only:
+    if flags:
         _mount("/mnt/job", "/mnt/job", "", _BIND)
-        _mount("", "/mnt/job", "", _BIND | _REMOUNT | _READ_ONLY)
+        _mount("", "/mnt/job", "", _BIND | _REMOUNT | flags)
     _enter("/mnt")
     os.setgroups([])
     os.setresgid(int(uid), int(uid), int(uid))

@@ -63,7 +63,7 @@ _cvmfsexec_tidy() {
 # One of many copies unpacks, and the others wait for it. A claim is advice: whoever
 # has waited long enough, or finds that the holder is gone, unpacks as well.
 _cvmfsexec_wait_for_claim() {
-  _cvmfsexec_polls=0
+  _cvmfsexec_polls=0 _cvmfsexec_gone=0
   until mkdir "$1/.claim-$_cvmfsexec_runtime" 2>/dev/null; do
     _cvmfsexec_holder_host= _cvmfsexec_holder=
     [ -r "$1/.claim-$_cvmfsexec_runtime/holder" ] &&
@@ -74,6 +74,10 @@ _cvmfsexec_wait_for_claim() {
     fi
     _cvmfsexec_polls=$((_cvmfsexec_polls + 1))
     [ $_cvmfsexec_polls -lt 200 ] || break
+    if [ ! -d "$1/.claim-$_cvmfsexec_runtime" ]; then # given back, or no room for it
+      _cvmfsexec_gone=$((_cvmfsexec_gone + 1))
+      [ $_cvmfsexec_gone -lt 10 ] || break
+    fi
     sleep 0.3 2>/dev/null || sleep 1
     ! _cvmfsexec_is_ready "$1" || return 0
   done
@@ -165,10 +169,14 @@ _cvmfsexec_try_private() {
 }
 
 _cvmfsexec_find_file
+case $CVMFSEXEC_UNPACK in
+?*) [ "${CVMFSEXEC_UNPACK#/}" != "$CVMFSEXEC_UNPACK" ] ||
+  CVMFSEXEC_UNPACK=$(pwd -P)/$CVMFSEXEC_UNPACK ;;
+esac
 { [ -n "$CVMFSEXEC_UNPACK" ] &&
   _cvmfsexec_try "$CVMFSEXEC_UNPACK/.$_cvmfsexec_command"; } ||
   _cvmfsexec_try "${_cvmfsexec_file%/*}/.$_cvmfsexec_command" ||
-  { [ -n "$TMPDIR" ] && _cvmfsexec_try_private "$TMPDIR"; } ||
+  { [ "${TMPDIR#/}" != "$TMPDIR" ] && _cvmfsexec_try_private "$TMPDIR"; } ||
   _cvmfsexec_try_private /tmp ||
   _cvmfsexec_fail "cannot be unpacked; name a directory with \$CVMFSEXEC_UNPACK$_cvmfsexec_tried"
 trap - HUP INT TERM

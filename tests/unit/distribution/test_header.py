@@ -88,6 +88,8 @@ def test_a_variable_says_where_to_unpack(tmp_path: Path) -> None:
     file = make(tmp_path / "one/cvmfsexec")
     done = start(file, CVMFSEXEC_UNPACK=str(tmp_path / "else/where"))
     assert done.stdout.startswith(f"{tmp_path}/else/where/.cvmfsexec/cvmfsexec|")
+    relative = start(file, CVMFSEXEC_UNPACK="../else/here")
+    assert relative.stdout.startswith(f"{tmp_path}/one/../else/here/.cvmfsexec/")
     assert names(tmp_path / "one") == ["cvmfsexec"]
 
 
