@@ -285,6 +285,22 @@ def test_reads_fail_when_no_route_is_left_and_recover(site: Site) -> None:
     )
 
 
+def test_endless_failover_outlives_the_death_of_all_servers(site: Site) -> None:
+    def asked_count() -> int:
+        return sum(len(squid.object_results()) for squid in site.squids)
+
+    with site.reader("{0}|{1}", CVMFS_FAILOVER_INDEFINITELY=1) as reader:
+        assert reader.read(10) == OK
+        for replica in site.replicas:
+            replica.kill()
+        before = asked_count()
+        reader.enter_next_area()
+        reader.begin(20)
+        wait_until(lambda: asked_count() >= before + 10, "all routes were tried twice")
+        site.replicas[1].start()
+        assert reader.finish() == OK
+
+
 def test_nobody_goes_direct_unless_it_is_listed(site: Site) -> None:
     with site.reader("{0}|{1};DIRECT", **PATIENT) as reader:
         assert reader.read(10) == OK
