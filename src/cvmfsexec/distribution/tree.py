@@ -59,7 +59,7 @@ def write_dist(dist: str, entries: tuple[ArchiveEntry, ...]) -> None:
         DistributionError: It cannot be written, or there is one already.
     """
     try:
-        with _aside(dist) as aside:
+        with _writable_by_us_alone(), _aside(dist) as aside:
             for entry in entries:
                 _write(aside, entry)
             os.rename(aside, dist)
@@ -122,6 +122,17 @@ def _write(top: str, entry: ArchiveEntry) -> None:
         os.fsync(
             stream.fileno()
         )  # some file systems notice only now that they are full
+
+
+@contextlib.contextmanager
+def _writable_by_us_alone() -> "Iterator[None]":
+    """Let no file be writable by others: there are keys, and a cache in time."""
+    mask = os.umask(0o022)
+    os.umask(mask | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(mask)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ UNPACKED_BYTES_MAX = 256 << 20
 """Ten thousand times what a configuration package holds; a client has 60 MiB."""
 
 PATH_BYTES_MAX = 4096
+_DEPTH_MAX = 64
 
 
 class EntryKind(Enum):
@@ -60,7 +61,8 @@ def entry_path(name: bytes) -> bytes:
     is_odd = any(
         part in {b"", b".", b".."} or len(part) > NAME_BYTES_MAX for part in parts
     )
-    if is_odd or b"\0" in plain or len(plain) > PATH_BYTES_MAX:
+    is_long = len(plain) > PATH_BYTES_MAX or len(parts) > _DEPTH_MAX
+    if is_odd or is_long or b"\0" in plain:
         raise FormatError(f"an archive holds the forbidden path {name[:80]!r}")
     return plain
 

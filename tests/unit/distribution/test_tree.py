@@ -99,6 +99,20 @@ def test_a_dist_is_what_was_given(tmp_path: Path) -> None:
     assert os.listdir(dist.parent) == ["dist"]
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o002, 0o755), (0o077, 0o700)])
+def test_only_the_user_can_write_it(tmp_path: Path, mask: int, mode: int) -> None:
+    directory = ArchiveEntry(b"var/lib/cvmfs", EntryKind.DIRECTORY)
+    before = os.umask(mask)
+    try:
+        write_dist(str(tmp_path / "dist"), (FILE, directory))
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "dist").rglob("*"):
+        expected = mode if path.is_dir() else mode & 0o666
+        assert path.stat().st_mode & 0o777 == expected, path
+
+
 def test_what_is_there_stays(tmp_path: Path) -> None:
     dist = tmp_path / "dist"
     dist.mkdir()

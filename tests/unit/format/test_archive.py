@@ -43,7 +43,8 @@ def test_names_become_relative_paths(name: bytes, path: bytes) -> None:
         b"a/./b",
         b"a\0b",
         b"n" * 256,
-        b"n/" * 3000 + b"n",
+        b"n/" * 64 + b"n",
+        (b"n" * 200 + b"/") * 30 + b"n",
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(name: bytes) -> None:
