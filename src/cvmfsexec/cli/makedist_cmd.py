@@ -179,8 +179,8 @@ def _pack(words: Words) -> None:
     from cvmfsexec.distribution.self_extracting import make_self_extracting
 
     here = os.uname().machine
-    if words.machine_type and not words.machine_type.endswith(f"-{here}"):
-        message = f"cannot pack for {machine_type_of(words.machine_type)} here"
+    if _machine_type(words.machine_type).architecture != here:
+        message = f"cannot pack for {words.machine_type} here"
         hint = f"the file gets the interpreter of this machine, {here}; pack it there"
         raise DistributionError(message, hint=hint)
     command = "singcvmfs" if words.is_for_singularity else "cvmfsexec"
