@@ -134,6 +134,7 @@ class HttpClient:
         self._failed_attempts = 0
         self._failures: deque[RouteFailure] = deque(maxlen=FAILURES_KEPT_MAX)
         self._credential: Callable[[], Credential] | None = None
+        self._is_stranded = False
 
     def fetch(self, path: str, *, limit_bytes: int, no_cache: bool = False) -> bytes:
         """Return a small document, such as ``.cvmfspublished``.
@@ -392,6 +393,7 @@ class HttpClient:
             self._seconds += ended_s - started_s
             self._received_bytes += received_bytes
             if failure is None:
+                self._is_stranded = False
                 self._downloads += 1
                 failover.succeeded(ended_s)
                 return None
@@ -411,6 +413,14 @@ class HttpClient:
         )
         if self._settings.failover.is_indefinite and self._is_interrupted():
             return None
+        if attempt.is_new_round and not self._is_stranded:
+            self._is_stranded = True
+            log.warning(
+                "%s: all routes have failed; they are tried again and again until %s "
+                "exists",
+                _attempt_text(asked, failure),
+                self._settings.interrupt_file,
+            )
         if not attempt.wait_s:
             return attempt
         self._sleep(attempt.wait_s)

@@ -63,11 +63,13 @@ class Attempt(NamedTuple):
         route: Whom to ask.
         no_cache: Ask past caches.
         wait_s: Wait for so long before.
+        is_new_round: All routes have failed; endless failover starts over.
     """
 
     route: Route
     no_cache: bool = False
     wait_s: float = 0.0
+    is_new_round: bool = False
 
 
 class FailoverPolicy(NamedTuple):
@@ -414,7 +416,7 @@ class RequestFailover:
         if not failure.is_transfer or self._retries >= self._routes.policy.max_retries:
             return None
         self._retries += 1
-        return self.attempt._replace(wait_s=self._next_wait())
+        return self.attempt._replace(wait_s=self._next_wait(), is_new_round=False)
 
     def _next_wait(self) -> float:
         policy = self._routes.policy
@@ -475,7 +477,8 @@ class RequestFailover:
         self._backoff_s = 0.0
         self._asked_past_caches = self._always_past_caches
         wait_s = max(self._routes.policy.backoff_max_s, RESTART_WAIT_MIN_S)
-        return self._start(self._routes.route(self._path))._replace(wait_s=wait_s)
+        first = self._start(self._routes.route(self._path))
+        return first._replace(wait_s=wait_s, is_new_round=True)
 
 
 def _score(member: str, path: str) -> bytes:

@@ -292,7 +292,9 @@ def test_statistics() -> None:
     assert done.failed_attempts == 3
 
 
-def test_endless_failover_ends_with_the_interrupt_file(tmp_path: Path) -> None:
+def test_endless_failover_ends_with_the_interrupt_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     interrupt_file = tmp_path / "interrupt"
     asked_times = itertools.count(1)
 
@@ -313,6 +315,9 @@ def test_endless_failover_ends_with_the_interrupt_file(tmp_path: Path) -> None:
         client.fetch(PATH, limit_bytes=100)
     assert len(transport.requests) == 20
     assert not interrupt_file.exists()
+    (warning,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert "again and again until" in warning.getMessage()
+    assert os.fspath(interrupt_file) in warning.getMessage()
     assert sum(clock.slept_s) > 50
 
 
@@ -459,7 +464,7 @@ def test_local_directory_and_server_can_be_mixed(tmp_path: Path) -> None:
 def test_local_directory_does_not_burn_proxies(tmp_path: Path) -> None:
     client = real_client([f"file://{tmp_path}"], "http://p1:1|http://p2:1")
     (tmp_path / PATH).mkdir(parents=True)
-    with pytest.raises(TransferError, match="Is a directory"):
+    with pytest.raises(TransferError, match="not a regular file"):
         download(client)
 
 
