@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,16 @@ from cvmfsexec import __version__
 from cvmfsexec.namespaces.mount_table import read_mount_table
 from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
 from tests.support.published import FQRN
-from tests.support.sessions import ORDINARY_UID, Caller, skip_unless_possible
+from tests.support.sessions import (
+    ORDINARY_UID,
+    Caller,
+    skip_unless_possible,
+    wait_until,
+)
 from tests.support.single_file import SingleFile, copied, line, made_single_file, run
 
 BARE_ROOT = Path(__file__).resolve().parents[1] / "support/bare_root.py"
-COPY_COUNT = 30
+COPY_COUNT = 100
 
 pytestmark = pytest.mark.kernel
 
@@ -172,6 +178,77 @@ def test_mountrepo_of_what_was_unpacked_mounts_for_the_host(
         ended = run(place / "umountrepo", "-a")
     assert ended.returncode == 0
     assert not [one for one in read_mount_table() if one.is_below(str(place))]
+
+
+def test_the_environment_arrives_as_it_was(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "one")
+    given = {
+        "PATH": "/usr/bin:/bin",
+        "BASH_FUNC_module%%": "() { :\n}",
+        "IFS": "/",
+        "LD_AUDIT": "",
+        "LD_PRELOAD": "",
+        "PWD": "/nowhere",
+        "TMPDIR": "/absent",
+    }
+    for _ in range(2):
+        done = subprocess.run(
+            line(file, "-N", "--", "env", "-0"),
+            env=given,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=COMMAND_PATIENCE_S,
+        )
+        entries = done.stdout.rstrip("\0").split("\0")
+        assert dict(entry.split("=", 1) for entry in entries) == given
+
+
+def test_who_is_killed_while_unpacking_holds_nobody_up(
+    single: SingleFile, top: Path
+) -> None:
+    file = copied(single.file, top / "one")
+    place = file.parent / ".cvmfsexec"
+    process = subprocess.Popen(
+        line(file, "-v"), start_new_session=True, env=plain_environment()
+    )
+    try:
+        wait_until(lambda: any(place.glob(".unpacking.*")), "it unpacks")
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert run(file, "-v").stdout == f"{__version__}\n"
+    assert len(list(place.glob("runtime-*"))) == 1
+    assert not list(place.glob(".claim-*"))
+
+
+def test_an_unpacked_file_can_be_packed_again(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "one")
+    run(file, "-v")
+    again = file.parent / "again"
+    done = run(file.parent / ".cvmfsexec/makedist", "-o", str(again))
+    assert done.returncode == 0, done.stderr
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_every_module_can_be_imported(single: SingleFile, top: Path) -> None:
+    file = copied(single.file, top / "one")
+    run(file, "-v")
+    (runtime,) = (file.parent / ".cvmfsexec").glob("runtime-*")
+    script = (
+        "import importlib, os, sys; top = sys.argv[1]; sys.path.insert(0, top)\n"
+        "for directory, _, files in os.walk(top + '/cvmfsexec'):\n"
+        "    for file in files:\n"
+        "        name, end = os.path.splitext(os.path.join(directory, file))\n"
+        "        if end == '.pyc':\n"
+        "            name = os.path.relpath(name, top).replace('/', '.')\n"
+        "            importlib.import_module(name.removesuffix('.__init__'))\n"
+        "import pycurl, tqdm, cryptography.x509\n"
+        "from cryptography.hazmat.primitives.asymmetric import rsa\n"
+    )
+    words = ("-I", "-S", "-c", script, str(runtime / "packages"))
+    done = run(runtime / "bin/python3", *words)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_proxy_files_run_in_an_interpreter_of_the_file(
