@@ -50,10 +50,11 @@ def write(bundle: Bundle, file: str, *, command: str = "cvmfsexec") -> int:
             os.fchmod(stream.fileno(), 0o777 & ~mask)
         os.rename(temporary, file)
     except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
         message = f"cannot write {file}: {error.strerror}"
         raise DistributionError(message) from error
+    finally:
+        with suppress(OSError):  # it is not there if all went well
+            os.unlink(temporary)
     return len(header) + len(payload)
 
 
