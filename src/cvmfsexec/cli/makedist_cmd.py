@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cvmfsexec.distribution.making import Found, Means, Order
+    from cvmfsexec.network.authorities import Authorities
 
 _NAME = "makedist"
 _USAGE = """\
@@ -260,15 +261,12 @@ def _means(on_bytes: "Callable[[int], object]") -> "Means":
     from cvmfsexec.configuration.locate import user_directories
     from cvmfsexec.distribution.making import Means
     from cvmfsexec.distribution.package_store import PackageStore
-    from cvmfsexec.network.authorities import find_authorities
     from cvmfsexec.network.default_transport import DefaultTransport
     from cvmfsexec.network.download import Downloader, Patience
     from cvmfsexec.network.environment_proxies import EnvironmentProxies
     from cvmfsexec.network.settings import NetworkSettings
 
-    settings = NetworkSettings(
-        servers=(), authorities=find_authorities(os.environ, use_system=True)
-    )
+    settings = NetworkSettings(servers=(), authorities=_authorities())
     downloader = Downloader(
         DefaultTransport(settings),
         EnvironmentProxies.from_environment(os.environ),
@@ -277,6 +275,16 @@ def _means(on_bytes: "Callable[[int], object]") -> "Means":
     directories = user_directories(os.environ, os.getuid())
     kept = os.path.join(directories[0], "packages") if directories else ""
     return Means(downloader, PackageStore(kept))
+
+
+def _authorities() -> "Authorities":
+    """Return who may vouch for servers: what the user says, or the system's."""
+    from cvmfsexec.network.authorities import Authorities, find_authorities
+
+    bundle = os.environ.get("SSL_CERT_FILE")
+    if bundle:
+        return Authorities(bundle)
+    return find_authorities(os.environ, use_system=True)
 
 
 def _warn(words: Words) -> None:

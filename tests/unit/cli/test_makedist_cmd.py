@@ -12,17 +12,20 @@ from typing import NamedTuple
 import pytest
 
 from cvmfsexec.cli.makedist_cmd import UsageError, Words, parse_words
+from tests.support.authority import Authority
 from tests.support.http_server import (
     Corrupt,
     CutOff,
     HttpServer,
     Oversized,
     Redirect,
+    Slow,
     Stall,
     Status,
 )
 from tests.support.packages import SigningKey, build_deb, build_rpm
 from tests.support.sessions import ROOT, wait_until
+from tests.unit.cli.test_progress import on_terminal
 
 KEY = b"-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----\n"
 KEY_SHA256 = hashlib.sha256(KEY).hexdigest()
@@ -304,6 +307,32 @@ def test_a_connection_that_breaks_is_continued(site: Site, mirror: HttpServer) -
     done = site.run("osg", "--from", f"{mirror.url}/el9/{NAME}")
     assert done.returncode == 0
     assert mirror.requests[-1].headers["range"] == "bytes=3000-"
+
+
+def test_https_needs_somebody_who_vouches(
+    site: Site, package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    files = {f"/{NAME}": package.read_bytes()}
+    with HttpServer(files, authority.context()) as server:
+        words = ("osg", "--from", f"{server.url}/{NAME}")
+        done = site.run(*words)
+        assert done.returncode == 16
+        assert "host refuses the connection" in done.stderr
+        done = site.run(*words, SSL_CERT_FILE=str(authority.bundle))
+    assert done.returncode == 0, done.stderr
+    assert "http tells nobody" not in done.stderr
+
+
+def test_a_terminal_shows_that_something_comes_in(
+    site: Site, mirror: HttpServer
+) -> None:
+    mirror.misbehave(Slow(2000), path=NAME)
+    line = site.command("osg", "--from", f"{mirror.url}/el9/{NAME}")
+    shown = on_terminal("env", f"HOME={site.top}", "PATH=/usr/bin:/bin", *line)
+    assert b"looking for packages: " in shown
+    assert b"kB [" in shown
+    assert b"made " in shown
 
 
 def test_the_proxy_of_the_environment_is_used(site: Site, mirror: HttpServer) -> None:
