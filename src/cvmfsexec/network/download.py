@@ -89,7 +89,7 @@ class Downloader:
                 self._attempt(url, part, limit_bytes)
             except TransportFault as fault:
                 failures.append(self._told(url, f"{fault.kind.value} ({fault})"))
-                is_lasting = fault.kind in _LASTING
+                is_lasting = fault.kind in _LASTING or _is_silence(fault)
             except _RefusedError as error:
                 failures.append(self._told(url, str(error)))
                 is_lasting = error.is_lasting
@@ -144,6 +144,11 @@ class _RefusedError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP status {status}")
         self.is_lasting = 400 <= status < 500 and status not in {408, 429}
+
+
+def _is_silence(fault: TransportFault) -> bool:
+    """Whether a whole timeout brought nothing: a firewall, most likely."""
+    return fault.kind is FaultKind.TOO_SLOW and not fault.received_bytes
 
 
 def _target(url: str, answer: Answer) -> str:

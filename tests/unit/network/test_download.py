@@ -8,7 +8,12 @@ from cvmfsexec.network.curl_transport import CurlTransport
 from cvmfsexec.network.download import ATTEMPT_COUNT, Downloader, Patience
 from cvmfsexec.network.environment_proxies import EnvironmentProxies
 from cvmfsexec.network.settings import NetworkSettings
-from cvmfsexec.network.transport import Answer, Request
+from cvmfsexec.network.transport import (
+    Answer,
+    FaultKind,
+    Request,
+    TransportFault,
+)
 from tests.support.http_server import (
     CutOff,
     HttpServer,
@@ -97,6 +102,19 @@ def test_what_is_not_there_is_asked_for_once(server: HttpServer) -> None:
     with pytest.raises(TransferError) as caught:
         Downloads().get(f"{server.url}/missing")
     assert server.count() == len(caught.value.routes) == 1
+
+
+def test_silence_is_not_asked_again() -> None:
+    class Silence:
+        def get(self, request: Request, _sink: object) -> Answer:
+            asked.append(request.url)
+            raise TransportFault(FaultKind.TOO_SLOW, "nothing")
+
+    asked: list[str] = []
+    downloader = Downloader(Silence(), NO_PROXIES, Patience(asked.append, id))  # type: ignore[arg-type]
+    with pytest.raises(TransferError):
+        downloader.download("https://x.org/file", io.BytesIO(), PLENTY)
+    assert asked == ["https://x.org/file"]
 
 
 def test_a_redirect_is_followed(server: HttpServer) -> None:
