@@ -57,6 +57,8 @@ def main() -> int:
         far = Installation(Path(scratch) / "far", site, servers.far)
         run = _Run(site, scale, near, far)
         rows = [run.start()] if _wanted("start", arguments.only) else []
+        if _wanted("start one file", arguments.only):
+            rows.append(run.start_one_file(Path(scratch) / "one/cvmfsexec"))
         rows += [run.work(name) for name in WORK if _wanted(name, arguments.only)]
     _print_table(rows, f"far: {arguments.round_trip:g} ms; served by {servers.name}")
     facts = {"server": servers.name, "round_trip_ms": arguments.round_trip}
@@ -88,6 +90,12 @@ class Installation:
         """Return the command that runs another with the repository."""
         launcher = str(ROOT / "cvmfsexec")
         return [launcher, "--dist", str(self._dist), FQRN, "--", *words]
+
+    def pack(self, file: Path) -> None:
+        """Pack everything into one file."""
+        maker = str(ROOT / "makedist")
+        words = [maker, "--dist", str(self._dist), "-o", str(file)]
+        subprocess.run(words, check=True, stderr=subprocess.DEVNULL)
 
     def empty_cache(self) -> None:
         """Forget everything that was fetched."""
@@ -121,6 +129,22 @@ class _Run:
             "warm": median(warm),
             "local": median(bare),
             "far": median(far),
+        }
+
+    def start_one_file(self, file: Path) -> Row:
+        """Time ``FILE REPOSITORY -- true``; cold, it is not unpacked yet."""
+        file.parent.mkdir()
+        self._near.pack(file)
+        cold, warm = [], []
+        for _ in range(START_ROUNDS):
+            shutil.rmtree(file.parent / ".cvmfsexec", ignore_errors=True)
+            cold.append(_seconds([str(file), FQRN, "--", "/bin/true"]))
+            warm.append(_seconds([str(file), FQRN, "--", "/bin/true"]))
+        return {
+            "work": "start one file",
+            "cold": median(cold),
+            "warm": median(warm),
+            "size_bytes": file.stat().st_size,
         }
 
     def work(self, name: str) -> Row:
