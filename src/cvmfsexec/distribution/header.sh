@@ -28,14 +28,17 @@ _cvmfsexec_owner() {
   echo "${3:-nobody}"
 }
 
-# Others may have made a directory of this name where everybody can write.
-_cvmfsexec_is_trusted() {
-  [ ! -h "$1" ] || return 1
-  [ ! -O "$1" ] || return 0
+_cvmfsexec_is_ours() {
+  [ -h "$1" ] || [ ! -O "$1" ] || return 0
   case $(_cvmfsexec_owner "$1") in
-  0 | "$(_cvmfsexec_owner "$_cvmfsexec_file")") return 0 ;;
+  0 | "$(id -u)" | "$(_cvmfsexec_owner "$_cvmfsexec_file")") return 0 ;;
   esac
   return 1
+}
+
+# Others may have made a directory, or a link, of this name where everybody can write.
+_cvmfsexec_is_trusted() {
+  _cvmfsexec_is_ours "$1" && { [ ! -h "$1" ] || _cvmfsexec_is_ours "$1/."; }
 }
 
 _cvmfsexec_is_ready() {

@@ -127,6 +127,31 @@ def test_a_directory_of_a_stranger_is_not_used(tmp_path: Path) -> None:
     assert done.stdout.startswith(mine)
 
 
+def test_the_place_may_be_a_link_of_the_user(tmp_path: Path) -> None:
+    file = make(tmp_path / "one/cvmfsexec")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "one/.cvmfsexec").symlink_to(tmp_path / "scratch")
+    for _ in range(2):
+        assert start(file).stdout.startswith(f"{tmp_path}/one/.cvmfsexec/cvmfsexec|")
+    assert list((tmp_path / "scratch").glob("runtime-*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["link", "target"])
+def test_a_link_that_a_stranger_has_to_do_with_is_not_used(
+    what: str, tmp_path: Path
+) -> None:
+    file = make(tmp_path / "one/cvmfsexec")
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "tmp").mkdir()
+    link = tmp_path / "one/.cvmfsexec"
+    link.symlink_to(tmp_path / "scratch")
+    os.lchown(link if what == "link" else tmp_path / "scratch", STRANGER, STRANGER)
+    done = start(file, TMPDIR=str(tmp_path / "tmp"))
+    assert done.stdout.startswith(f"{tmp_path}/tmp/cvmfsexec-0/.cvmfsexec/")
+    assert names(tmp_path / "scratch") == []
+
+
 def test_a_claim_whose_holder_is_gone_holds_nobody_up(tmp_path: Path) -> None:
     file = make(tmp_path / "one/cvmfsexec")
     start(file)
