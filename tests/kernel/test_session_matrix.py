@@ -132,8 +132,13 @@ class Stage:
     def __init__(self, stack: contextlib.ExitStack, base_url: str, key: bytes) -> None:
         self._stack = stack
         self._hosts: dict[Surroundings, Host] = {}
-        plain = stack.enter_context(installation(base_url, key))
-        odd = stack.enter_context(installation(base_url, key, name=DIST_NAME))
+        patient = "CVMFS_TIMEOUT_DIRECT=60\n"
+        plain, odd = (
+            stack.enter_context(
+                installation(base_url, key, name=name, settings=patient)
+            )
+            for name in ("install", DIST_NAME)
+        )
         self._installs = {False: plain, True: odd}
         self.times_s: list[tuple[float, float, Cell]] = []
 
@@ -307,7 +312,7 @@ class Play:
         return f"cvmfs:{self._cell.repositories.victim}"[:15]
 
     def _mounts(self) -> list[Mount]:
-        return self._host.mounts_below(self._install.top)
+        return self._host.mounts_below(self._install.top, "/cvmfs")
 
     def _run(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         line = self._install.line(name, *words)
@@ -326,13 +331,16 @@ class Play:
 
     def _greet(self, started: Started) -> None:
         assert started.process.stdout is not None
-        told = list(iter(started.process.stdout.readline, "up\n"))
+        told: list[str] = []
+        while (line := started.process.stdout.readline()) != "up\n":
+            assert line, (told, rest_of(started))
+            told.append(line)
         self._up_s = time.monotonic()
         expected = [*self._cell.repositories.value]
         expected.append(self._variables.get("TMPDIR", "unset"))
         if self._cell.surroundings is Surroundings.NATIVE:
             expected.append("host")
-        assert told == [f"{line}\n" for line in expected]
+        assert told == [f"{one}\n" for one in expected]
         new_count = len(self._mounts()) - len(self._before)
         is_on_host = self._cell.mode != 3
         assert new_count == is_on_host * len(self._cell.repositories.value)

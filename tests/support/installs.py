@@ -46,14 +46,13 @@ class Host(NamedTuple):
         """What to write before a command line."""
         return ("nsenter", "-m", "-t", str(self.anchor)) if self.anchor else ()
 
-    def mounts_below(self, top: Path) -> list[Mount]:
-        """Return what is mounted below a directory; on anchored hosts, everything.
-
-        Other programs may mount on the machine at any time.
-        """
+    def mounts_below(self, *directories: str | Path) -> list[Mount]:
+        """Return what is mounted there; other programs may mount elsewhere any time."""
         name = str(self.anchor or "self")
         table = parse_mount_table(Path(f"/proc/{name}/mountinfo").read_text())
-        return [one for one in table if self.anchor or one.is_below(str(top))]
+        return [
+            one for one in table if any(one.is_below(str(top)) for top in directories)
+        ]
 
 
 class Installation(NamedTuple):
