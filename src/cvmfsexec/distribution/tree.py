@@ -1,13 +1,14 @@
 """The files of a dist, and how they come to lie there: all at once, or not at all.
 
 They are written to a directory beside, which is renamed at the end. Who is killed
-leaves that directory; the next one removes it.
+leaves that directory; a later one removes it.
 """
 
 import contextlib
 import fcntl
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 from cvmfsexec.errors import DistributionError, FormatError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 CONFIGURATION = b"etc/cvmfs/"
 
 _ASIDE = ".making-"
+_LEFT_AFTER_S = 60
 
 
 def configuration_of(entries: tuple[ArchiveEntry, ...]) -> tuple[ArchiveEntry, ...]:
@@ -157,8 +159,13 @@ def _aside(dist: str) -> "Iterator[str]":
 
 
 def _remove_if_left(directory: str) -> None:
-    """Remove what somebody has left who was killed, and holds no lock any more."""
+    """Remove what somebody has left who was killed, and holds no lock any more.
+
+    What is new may be somebody's who is about to lock it.
+    """
     with contextlib.suppress(OSError):
+        if time.time() - os.lstat(directory).st_mtime < _LEFT_AFTER_S:
+            return
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

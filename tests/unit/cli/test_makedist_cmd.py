@@ -395,16 +395,34 @@ def test_links_out_of_the_configuration_change_nothing(
     assert site.left() == set()
 
 
-def test_a_full_disk_changes_nothing(site: Site, package: Path) -> None:
-    big = {**FILES, "/etc/cvmfs/config.d/big.conf": b"#" * 100_000}
-    package.write_bytes(build_rpm(OSG, big))
+def test_of_several_at_once_one_makes_it(site: Site, package: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            site.command("osg", "--from", str(package)),
+            env=site.environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    ends = []
+    for process in processes:
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        ends.append(process.returncode)
+        assert process.returncode == 0 or "already exists" in errors
+    assert sorted(ends) == [0, 1, 1, 1]
+    assert site.left() == {"dist"}
+
+
+def run_on_a_full_disk(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run it where no file can have more than 50 kB."""
 
     def allow_little() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 
-    done = subprocess.run(
-        site.command("osg", "--from", str(package)),
+    return subprocess.run(
+        site.command(*words),
         env=site.environment(),
         capture_output=True,
         text=True,
@@ -412,8 +430,24 @@ def test_a_full_disk_changes_nothing(site: Site, package: Path) -> None:
         timeout=PATIENCE_S,
         preexec_fn=allow_little,
     )
+
+
+def test_a_full_disk_changes_nothing(site: Site, package: Path) -> None:
+    big = {**FILES, "/etc/cvmfs/config.d/big.conf": b"#" * 100_000}
+    package.write_bytes(build_rpm(OSG, big))
+    done = run_on_a_full_disk(site, "osg", "--from", str(package))
     assert done.returncode == 1
     assert f"cannot write {site.dist}: File too large" in done.stderr
+    assert site.left() == set()
+
+
+def test_a_disk_too_full_for_the_download_is_said(site: Site) -> None:
+    name = f"{OSG}-3.0-1.noarch.rpm"
+    with HttpServer({f"/{name}": bytes(100_000)}) as server:
+        done = run_on_a_full_disk(site, "osg", "--from", f"{server.url}/{name}")
+    assert done.returncode == 1
+    assert "cannot write what comes from" in done.stderr
+    assert "Traceback" not in done.stderr
     assert site.left() == set()
 
 

@@ -131,14 +131,16 @@ def test_what_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_one_left_goes_but_not_what_is_in_use(tmp_path: Path) -> None:
-    left, used = tmp_path / ".dist.making-1", tmp_path / ".dist.making-2"
-    for one in (left, used):
+    left, used, new = (tmp_path / f".dist.making-{number}" for number in range(3))
+    for one in (left, used, new):
         one.mkdir()
         (one / "half").touch()
+    for one in (left, used):
+        os.utime(one, (0, 0))
     descriptor = os.open(used, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         write_dist(str(tmp_path / "dist"), (FILE,))
     finally:
         os.close(descriptor)
-    assert sorted(os.listdir(tmp_path)) == [used.name, "dist"]
+    assert sorted(os.listdir(tmp_path)) == [used.name, new.name, "dist"]
