@@ -17,6 +17,7 @@ from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
 from tests.support.published import FQRN
 from tests.support.sessions import (
     ORDINARY_UID,
+    ROOT,
     Caller,
     skip_unless_possible,
     wait_until,
@@ -229,6 +230,29 @@ def test_an_unpacked_file_can_be_packed_again(single: SingleFile, top: Path) -> 
     done = run(file.parent / ".cvmfsexec/makedist", "-o", str(again))
     assert done.returncode == 0, done.stderr
     assert again.read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-m", "rhel9-ppc64le"), "cannot pack for rhel9-ppc64le here"),
+        (("-m", "vax"), "vax not a supported machine type"),
+        ((), "there is no dist to pack"),
+    ],
+)
+def test_what_cannot_be_packed_is_said(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [ROOT / "makedist", "--dist", tmp_path, *words, "-o", tmp_path / "file"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=plain_environment(),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_module_can_be_imported(single: SingleFile, top: Path) -> None:

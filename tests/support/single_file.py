@@ -18,11 +18,7 @@ from tests.support.commands import (
 from tests.support.published import Tree, publish_tree, serve
 from tests.support.sessions import Caller, wrap
 
-TREE: Tree = {
-    "hello": b"hello\n",
-    "late": b"late\n",
-    "bin": {"x": b"#!/bin/sh\necho x\n"},
-}
+TREE: Tree = {"hello": b"hello\n", "late": b"late\n"}
 
 
 class SingleFile(NamedTuple):
