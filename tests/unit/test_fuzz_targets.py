@@ -54,6 +54,7 @@ TARGETS = {
     "format/whitelist.py": {"whitelist"},
     "format/xattr.py": {"catalog", "xattr"},
     "fuse/directory.py": {"fuse_request"},
+    "fuse/doors.py": {"fuse_request"},
     "fuse/negotiation.py": {"fuse_request"},
     "fuse/operations.py": {"fuse_request"},
     "namespaces/meeting.py": {"session_card"},

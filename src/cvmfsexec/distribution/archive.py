@@ -38,8 +38,7 @@ def pack(members: "Iterable[Member]") -> bytes:
     ) as archive:
         for path in sorted(chosen):
             _add(archive, chosen[path])
-    compressed: bytes = deflate.gzip_compress(buffer.getbuffer(), _LEVEL)
-    return compressed
+    return bytes(deflate.gzip_compress(buffer.getbuffer(), _LEVEL))
 
 
 def _add(archive: tarfile.TarFile, member: Member) -> None:
