@@ -84,17 +84,26 @@ def test_words_that_make_no_sense(place: Place, words: tuple[str, ...]) -> None:
     done = run_exec(place.dist, *words)
     assert done.returncode == exit_codes.USAGE
     assert done.stdout == ""
-    complaint, usage = done.stderr.splitlines()
+    complaint, usage, joining = done.stderr.splitlines()
     assert complaint.startswith("cvmfsexec: ")
     assert usage.startswith("Usage: cvmfsexec ")
+    assert joining.startswith("       cvmfsexec --join ")
 
 
-@pytest.mark.parametrize("words", [("-m", "/image"), ("--mode", "1")])
-def test_what_this_version_has_not(place: Place, words: tuple[str, ...]) -> None:
+def test_a_mode_of_another_command_is_named(place: Place) -> None:
+    done = run_exec(place.dist, "--mode", "1", FQRN, "--", *PAYLOAD)
+    assert (done.returncode, done.stdout) == (exit_codes.USAGE, "")
+    assert "use mountrepo instead" in done.stderr
+
+
+def test_a_missing_scratch_image_is_named(place: Place) -> None:
     sentence = refuse(
-        place.dist, *words, FQRN, "--", *PAYLOAD, status=exit_codes.NOT_AVAILABLE
+        place.dist,
+        *("-m", "/no/image"),
+        *(FQRN, "--", *PAYLOAD),
+        status=exit_codes.CONFIGURATION,
     )
-    assert "not available" in sentence
+    assert "/no/image" in sentence
 
 
 @pytest.mark.parametrize(
