@@ -87,7 +87,7 @@ def parse_elf(data: bytes) -> ElfFile:
     """
     try:
         return _parse(data)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # an offset beyond the file, or any
         raise FormatError("malformed ELF file: it is cut short") from error
 
 
