@@ -12,7 +12,9 @@ from cvmfsexec.errors import (
     CacheError,
     ConfigurationError,
     CvmfsError,
+    DistributionError,
     FormatError,
+    FusermountError,
     IntegrityError,
     MissingCredentialError,
     NamespaceError,
@@ -37,6 +39,8 @@ ERRNO_BY_ERROR: dict[type[CvmfsError], int] = {
     NamespaceError: errno.EIO,
     PublishError: errno.EIO,
     SessionError: errno.EIO,
+    FusermountError: errno.EIO,
+    DistributionError: errno.EIO,
 }
 """Errno by class of error; a class that is not listed has that of its base class."""
 
