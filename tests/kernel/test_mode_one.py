@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from tests.support.host_mounts import (
     Site,
     configure,
     kill,
-    site,
 )
 from tests.support.published import FQRN, publish_tree, serve
 from tests.support.sessions import ROOT, Caller, callers, wait_until, wrap
@@ -27,21 +25,6 @@ pytestmark = pytest.mark.kernel
 
 ONE, TWO, THREE = REPOSITORIES
 KEEPER = "cvmfs-keeper"
-
-
-@pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("published")) as made:
-        yield made
-
-
-@pytest.fixture
-def here(shared_site: Site) -> Iterator[Site]:
-    yield shared_site
-    shared_site.clean()
-    for path in shared_site.dist.glob("etc/cvmfs/*.d/*"):
-        path.unlink()
-    give_to_ordinary_user(shared_site.dist.parent)  # what root has made
 
 
 def mount(here: Site, *words: str, caller: Caller = Caller.ORDINARY) -> None:

@@ -24,7 +24,6 @@ from tests.support.host_mounts import (
     Site,
     configure,
     kill,
-    site,
 )
 from tests.support.sessions import (
     PATIENCE_S,
@@ -94,20 +93,6 @@ CHROOT = (
     "sh",
 )
 """The kernel makes no user namespace for who is in a chroot."""
-
-
-@pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("published")) as made:
-        yield made
-
-
-@pytest.fixture
-def here(shared_site: Site) -> Iterator[Site]:
-    yield shared_site
-    shared_site.clean()
-    for path in shared_site.dist.glob("etc/cvmfs/*.d/*"):
-        path.unlink()
 
 
 @pytest.fixture

@@ -376,6 +376,21 @@ def test_payload_cannot_join_another_session(dist: Path, name: str) -> None:
 # -- ending ----------------------------------------------------------------------------
 
 
+def started_join(line: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Start a command that joins a session and says ``in`` as soon as it runs."""
+    joined = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+        env=plain_environment(),
+    )
+    assert joined.stdout is not None
+    assert joined.stdout.readline() == "in\n"
+    return joined
+
+
 @places
 def test_joined_command_ends_with_the_session(
     dist: Path, name: str, place: Place
@@ -383,16 +398,7 @@ def test_joined_command_ends_with_the_session(
     with running(dist, name, place=place) as session:
         script = "trap 'echo bye; exit 5' TERM; echo in; while :; do sleep 0.05; done"
         line = join_line(name, "sh", "-c", script, place=place)
-        joined = subprocess.Popen(
-            line,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env=plain_environment(),
-        )
-        assert joined.stdout is not None
-        assert joined.stdout.readline() == "in\n"
+        joined = started_join(line)
         os.kill(session.process.pid, signal.SIGTERM)
         out, err = joined.communicate(timeout=PATIENCE_S)
         assert (out, joined.returncode) == ("bye\n", 5)
@@ -405,11 +411,7 @@ def test_stubborn_joined_command_is_killed(dist: Path, name: str, place: Place) 
     with running(dist, name, place=place) as session:
         script = "trap '' TERM; echo in; while :; do sleep 0.05; done"
         line = join_line(name, "sh", "-c", script, place=place)
-        joined = subprocess.Popen(
-            line, stdout=subprocess.PIPE, text=True, cwd="/", env=plain_environment()
-        )
-        assert joined.stdout is not None
-        assert joined.stdout.readline() == "in\n"
+        joined = started_join(line)
         os.kill(session.process.pid, signal.SIGTERM)
         assert session.finish() == 143
         joined.communicate(timeout=PATIENCE_S)
@@ -423,16 +425,7 @@ def test_joined_command_does_not_outlive_a_killed_session(
 ) -> None:
     with running(dist, name, place=place) as session:
         line = join_line(name, "sh", "-c", "echo in; exec sleep 1000", place=place)
-        joined = subprocess.Popen(
-            line,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env=plain_environment(),
-        )
-        assert joined.stdout is not None
-        assert joined.stdout.readline() == "in\n"
+        joined = started_join(line)
         os.kill(session.pid_of(victim), signal.SIGKILL)
         joined.communicate(timeout=PATIENCE_S)
         assert joined.returncode in (137, 143)

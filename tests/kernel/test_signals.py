@@ -231,16 +231,22 @@ def test_key_ends_a_session_that_has_no_payload_yet(place: Place) -> None:
 
 
 def is_running(name: str, terminal: Terminal) -> bool:
-    return name in [
-        Path(f"/proc/{pid}/comm").read_text().strip()
-        for pid in descendants_of(terminal.process.pid)
-    ]
+    pids = descendants_of(terminal.process.pid)
+    return name in [read_if_alive(f"/proc/{pid}/comm").strip() for pid in pids]
 
 
 def descendants_of(pid: int) -> list[int]:
-    listing = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    listing = read_if_alive(f"/proc/{pid}/task/{pid}/children")
     children = [int(word) for word in listing.split()]
     return children + [one for child in children for one in descendants_of(child)]
+
+
+def read_if_alive(path: str) -> str:
+    """Read what /proc says; of a process that ends meanwhile, nothing."""
+    try:
+        return Path(path).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @places

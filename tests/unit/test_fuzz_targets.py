@@ -20,6 +20,7 @@ TARGETS = {
     "catalog/reader.py": {"catalog", "file_system"},
     "cli/exec_cmd.py": {"command_line"},
     "cli/makedist_cmd.py": {"makedist_command_line"},
+    "cli/mount_words.py": {"mount_command_line"},
     "cli/mountrepo_cmd.py": {"mount_command_line"},
     "cli/umountrepo_cmd.py": {"mount_command_line"},
     "configuration/assignments.py": {"configuration_file"},

@@ -6,18 +6,13 @@ Source: docs/reference/mountrepo.md.
 """
 
 import os
-import signal
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from cvmfsexec.cli import exit_codes
 from cvmfsexec.cli.inside import is_inside, request_unmount
-from cvmfsexec.cli.report import (
-    replace_missing_streams,
-    report_error,
-    set_verbosity,
-    write_message,
-)
+from cvmfsexec.cli.mount_words import Arguments, MountWords, read_options, run_command
+from cvmfsexec.cli.report import write_message
 from cvmfsexec.errors import CvmfsError
 
 USAGE = "Usage: umountrepo [options] [-z] {repository.name|-a}\n"
@@ -36,21 +31,6 @@ Unmount what mountrepo has mounted for this dist.
 )
 
 
-class Arguments(NamedTuple):
-    """What the command line asks for.
-
-    Attributes:
-        repository: Name as typed; empty for all.
-    """
-
-    repository: str = ""
-    wants_all: bool = False
-    is_lazy: bool = False
-    dist: str | None = None
-    verbosity: int = 0
-    wants_help: bool = False
-
-
 _FLAGS: dict[str, dict[str, Any]] = {
     "-a": {"wants_all": True},
     "-z": {"is_lazy": True},
@@ -63,17 +43,10 @@ _FLAGS: dict[str, dict[str, Any]] = {
 
 def parse(words: list[str]) -> Arguments | None:
     """Read the words after the command's name; ``None`` if they are not understood."""
-    arguments = Arguments()
-    rest = list(words)
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if name == "--dist" and (equals or rest):
-            arguments = arguments._replace(dist=value if equals else rest.pop(0))
-        elif word in _FLAGS:
-            arguments = arguments._replace(**_FLAGS[word])
-        else:
-            return None
+    read = read_options(words, _FLAGS)
+    if read is None:
+        return None
+    arguments, rest = read
     if arguments.wants_help or (arguments.wants_all and not rest):
         return arguments
     is_one = len(rest) == 1 and not arguments.wants_all
@@ -82,38 +55,15 @@ def parse(words: list[str]) -> Arguments | None:
 
 def main() -> NoReturn:
     """Run the command line and exit."""
-    replace_missing_streams()
-    # Where it is ignored, the kernel forgets how the helper has ended.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        status = _main(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = exit_codes.INTERRUPTED
-    sys.exit(status)
-
-
-def _main(words: list[str]) -> int:
-    arguments = parse(words)
-    if arguments is None:
-        sys.stderr.write(USAGE)
-        return exit_codes.USAGE
-    if arguments.wants_help:
-        sys.stdout.write(HELP)
-        return exit_codes.OK
-    set_verbosity("umountrepo", arguments.verbosity)
-    if is_inside(os.environ):
-        return request_unmount(
-            arguments.repository, os.environ, is_lazy=arguments.is_lazy
-        )
-    try:
-        return _unmount(arguments)
-    except CvmfsError as error:
-        report_error("umountrepo", error)
-        return exit_codes.exit_status_of(error)
+    run_command(MountWords("umountrepo", USAGE, HELP), parse, _unmount)
 
 
 def _unmount(arguments: Arguments) -> int:
     """Unmount what was asked for; the answer is the worst exit status."""
+    if is_inside(os.environ):
+        return request_unmount(
+            arguments.repository, os.environ, is_lazy=arguments.is_lazy
+        )
     from cvmfsexec.cli.configuration import configuration_root
     from cvmfsexec.configuration.evaluate import complete_name, config_repository_of
     from cvmfsexec.configuration.mount_places import mount_places

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.cli import mountrepo_cmd, umountrepo_cmd
+from cvmfsexec.cli.mount_words import Arguments
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = st.lists(
@@ -88,9 +89,7 @@ def test_umountrepo_takes_what_the_original_takes(
 
 def test_mountrepo_takes_options_before_the_repository() -> None:
     arguments = mountrepo_cmd.parse(["--dist=d", "--verbose", "--allow-other", "a.b"])
-    assert arguments == mountrepo_cmd.Arguments(
-        "a.b", "d", allow_other=True, verbosity=1
-    )
+    assert arguments == Arguments("a.b", allow_other=True, dist="d", verbosity=1)
 
 
 @given(words=WORDS)
