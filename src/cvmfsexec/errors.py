@@ -26,7 +26,9 @@
     ├── TransferError                host or proxy; says which routes were tried
     │   └── NoRouteError                 no server or no proxy configured
     ├── CacheError                   local storage
+    │   └── UnreadableObjectError        the disk does not give back what it was given
     ├── ConfigurationError           parameters, keys, names given by the user
+    │   ├── CacheSettingError            of the cache, and make no sense together
     │   └── TagNotFoundError
     ├── StaleInodeError              the kernel asks for what is no longer shown
     ├── NamespaceError               a system call was refused; carries a hint
@@ -157,8 +159,16 @@ class CacheError(CvmfsError):
     """The local cache cannot be used."""
 
 
+class UnreadableObjectError(CacheError):
+    """The disk does not give back an object that was stored."""
+
+
 class ConfigurationError(CvmfsError):
     """A parameter, key file, or name given by the user is missing or wrong."""
+
+
+class CacheSettingError(ConfigurationError):
+    """Parameters of the cache make no sense together."""
 
 
 class TagNotFoundError(ConfigurationError):

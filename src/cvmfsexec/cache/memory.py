@@ -47,6 +47,9 @@ class MemoryStore:
         """See ``ObjectStore``; exact."""
         return sum(map(len, list(self._objects.values())))
 
+    def close(self) -> None:
+        """See ``ObjectStore``; the objects stay for whoever opens it again."""
+
 
 class _MemoryTransaction:
     """An object being gathered."""

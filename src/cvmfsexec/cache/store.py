@@ -113,3 +113,6 @@ class ObjectStore(Protocol):
 
     def used_bytes(self) -> int | None:
         """Return about how many bytes are stored, or ``None`` if that is unknown."""
+
+    def close(self) -> None:
+        """Give back what the store holds; descriptors of objects stay good."""

@@ -42,6 +42,7 @@ _BY_CLASS: dict[type[errors.CvmfsError], int] = {
     errors.NoRouteError: NO_PROXY,
     errors.CacheError: CACHE,
     errors.ConfigurationError: CONFIGURATION,
+    errors.CacheSettingError: CACHE,
     errors.TagNotFoundError: HISTORY,
     errors.StaleInodeError: UNKNOWN_ERROR,
     errors.NamespaceError: MOUNT_FAILED,

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from cvmfsexec import log
-from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.catalog.history import Tag
 from cvmfsexec.client.connections import external_network_settings, network_settings
@@ -22,6 +20,7 @@ from cvmfsexec.client.mount_attributes import (
 )
 from cvmfsexec.client.ownership import Identity, shown_id
 from cvmfsexec.client.reading_ahead import ReadingAhead
+from cvmfsexec.client.storage import open_store
 from cvmfsexec.configuration.blacklists import read_blacklists
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.keys import master_keys
@@ -107,8 +106,6 @@ class Client:
         check_requirements(configuration)
         self.fqrn = configuration.fqrn
         self.settings = ClientSettings.from_configuration(configuration)
-        if self.settings.cache.alien_directory is not None:
-            log.warning("%s: CVMFS_ALIEN_CACHE is not used yet", self.fqrn)
         places = self.settings.cache
         network = network_settings(configuration, user.environment, places)
         if not is_endless:
@@ -116,7 +113,7 @@ class Client:
             network = network._replace(failover=policy)
         self.http = _http_client(network, places, f"geo.{self.fqrn}")
         self._external = _external_client(configuration, user.environment, places)
-        self.store = store or DirectoryStore.open(self.settings.cache.directory)
+        self.store = store or open_store(places)
         self.fetcher = Fetcher(self.http, self.store, self._external)
         self.trust = _trust_settings(configuration, self.settings)
         self.selector = RevisionSelector(
@@ -158,7 +155,9 @@ class Client:
         """Return the repository as inodes, for a kernel."""
         return RepositoryFileSystem(
             self.tree,
-            DescriptorCache(FailureThrottle(self.fetcher.open).open),
+            DescriptorCache(
+                FailureThrottle(self.fetcher.open).open, discard=self.fetcher.discard
+            ),
             self.presentation,
             ExtendedAttributes(
                 self._attributes.table(),
@@ -184,8 +183,7 @@ class Client:
         if self._ahead is not None:
             self._ahead.close()
         self.tree.close()
-        if isinstance(self.store, DirectoryStore):
-            self.store.close()
+        self.store.close()
 
     def __enter__(self) -> Self:
         return self

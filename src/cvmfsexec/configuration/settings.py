@@ -9,20 +9,22 @@ Source: docs/reference/client-behaviour.md, "Parameters".
 """
 
 import os
-import re
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from cvmfsexec.configuration import storage
 from cvmfsexec.configuration.blacklists import blacklist_paths
+from cvmfsexec.configuration.cache_instances import (
+    DEFAULT,
+    CacheInstance,
+    StoreKind,
+    StoreSettings,
+)
 from cvmfsexec.configuration.id_map import IdMap
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash
 
 if TYPE_CHECKING:
     from cvmfsexec.configuration.evaluate import Configuration
-
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 class MagicXattrVisibility(Enum):
@@ -39,16 +41,15 @@ class CacheSettings(NamedTuple):
     Attributes:
         directory: Local directory of this repository's cache.
         is_shared: Whether other repositories use the same directory.
-        alien_directory: Where objects lie instead, unmanaged and perhaps shared with
-            other users; ``None`` without one.
+        store: How objects are kept, in that directory or elsewhere.
         workspace: Directory for what is not an object: breadcrumbs, locks.
-        quota_limit_mb: Soft limit in MiB; 0 for none.
+        quota_limit_mb: Limit for what this client stores, in MiB; 0 for none.
         shared_directory: Directory for what concerns all repositories of the user.
     """
 
     directory: str
     is_shared: bool
-    alien_directory: str | None
+    store: StoreSettings
     workspace: str
     quota_limit_mb: int
     shared_directory: str
@@ -136,51 +137,22 @@ class ClientSettings(NamedTuple):
 
 
 def _cache_settings(configuration: "Configuration") -> CacheSettings:
-    is_shared = configuration.boolean("CVMFS_SHARED_CACHE", default=False)
-    quota_limit_mb = max(configuration.integer("CVMFS_QUOTA_LIMIT", 1024), 0)
-    alien = configuration.path("CVMFS_ALIEN_CACHE") or None
-    if alien and is_shared:
-        raise configuration.error(
-            "CVMFS_ALIEN_CACHE",
-            "cannot go with a shared cache",
-            hint="set CVMFS_SHARED_CACHE=no",
-        )
-    if alien and quota_limit_mb > 0:
-        raise configuration.error(
-            "CVMFS_ALIEN_CACHE",
-            "cannot go with a quota: nobody manages an alien cache",
-            hint="set CVMFS_QUOTA_LIMIT=-1",
-        )
-    directory = _cache_directory(configuration, is_shared=is_shared)
-    has_own_place = bool(configuration.get("CVMFS_CACHE_DIR"))
+    primary = CacheInstance.primary(configuration)
+    store = primary.settings()
+    # What keeps its objects elsewhere has the default's directory for all the rest.
+    own = CacheInstance(configuration, DEFAULT)
+    if store.kind in (StoreKind.POSIX, StoreKind.PACKED):
+        own = primary
+    directory = own.directory()
+    has_own_place = bool(configuration.get(own.parameter("DIR")))
     return CacheSettings(
         directory=directory,
-        is_shared=is_shared and not has_own_place,
-        alien_directory=alien,
+        is_shared=own.is_shared() and not has_own_place,
+        store=store,
         workspace=configuration.path("CVMFS_WORKSPACE") or directory,
-        quota_limit_mb=quota_limit_mb,
+        quota_limit_mb=store.managed_limit_bytes >> 20,
         shared_directory=directory if has_own_place else os.path.dirname(directory),
     )
-
-
-def _cache_directory(configuration: "Configuration", *, is_shared: bool) -> str:
-    """Return the cache directory.
-
-    ``CVMFS_CACHE_DIR`` and ``CVMFS_CACHE_BASE`` exclude each other, except that a
-    package's default of the latter does not keep a site from setting the former.
-    """
-    exact = configuration.path("CVMFS_CACHE_DIR")
-    if exact:
-        source = configuration.source("CVMFS_CACHE_DIR")
-        if configuration.source("CVMFS_CACHE_BASE") == source:
-            raise configuration.error(
-                "CVMFS_CACHE_DIR", "and CVMFS_CACHE_BASE are mutually exclusive"
-            )
-        return exact
-    base = configuration.path("CVMFS_CACHE_BASE", "/var/lib/cvmfs")
-    storage.prepare_stand_in(configuration.root, base)
-    name = "shared" if is_shared else configuration.fqrn
-    return f"{base.rstrip('/')}/{name}"
 
 
 def _view_settings(configuration: "Configuration") -> ViewSettings:
@@ -254,13 +226,11 @@ def _date_s(configuration: "Configuration") -> int | None:
     text = configuration.get(name)
     if not text:
         return None
-    from datetime import datetime
+    from cvmfsexec.format.pinned_name import parse_date
 
-    if _DATE.fullmatch(text) is not None:
-        try:
-            return int(datetime.fromisoformat(text).timestamp())
-        except ValueError:  # month 13, hour 25, ...
-            pass
-    raise configuration.error(
-        name, "is not a date", hint="a date looks like 2026-01-31T23:59:59Z"
-    )
+    seconds = parse_date(text)
+    if seconds is None:
+        raise configuration.error(
+            name, "is not a date", hint="a date looks like 2026-01-31T23:59:59Z"
+        )
+    return seconds

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.configuration.cache_instances import StoreKind, StoreSettings
 from cvmfsexec.configuration.evaluate import evaluate
 from cvmfsexec.configuration.id_map import IdMap
 from cvmfsexec.configuration.settings import ClientSettings, MagicXattrVisibility
@@ -68,7 +69,7 @@ def test_no_quota_is_zero(tmp_path: Path, text: str) -> None:
 
 def test_alien_cache_keeps_its_workspace_apart(tmp_path: Path) -> None:
     cache = settings(tmp_path, "CVMFS_ALIEN_CACHE=/alien\nCVMFS_QUOTA_LIMIT=-1\n").cache
-    assert cache.alien_directory == "/alien"
+    assert cache.store == StoreSettings(StoreKind.ALIEN, "/alien")
     assert cache.workspace.endswith(FQRN)
 
 
