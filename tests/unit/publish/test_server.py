@@ -243,18 +243,24 @@ def test_many_clients_are_served_at_once(base_url: str) -> None:
     assert sizes == [300_000] * 80
 
 
+@contextmanager
+def silent_connection(base_url: str) -> Iterator[http.client.HTTPConnection]:
+    """Connect, and say nothing more after one request was answered."""
+    host = base_url.split("/")[2]
+    with closing(http.client.HTTPConnection(host, timeout=10)) as connection:
+        assert get(connection, "hello-is-not-an-object")[0].status == 404
+        yield connection
+
+
 def test_silent_connections_make_room(
     repository: PublishedRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{RepositoryServer.__module__}._CONNECTIONS_MAX", 4)
     with ExitStack() as stack:
-        host = stack.enter_context(serve(repository.output)).split("/")[2]
+        base_url = stack.enter_context(serve(repository.output))
         connections = [
-            stack.enter_context(closing(http.client.HTTPConnection(host, timeout=10)))
-            for _ in range(10)
+            stack.enter_context(silent_connection(base_url)) for _ in range(10)
         ]
-        for connection in connections:
-            assert get(connection, "hello-is-not-an-object")[0].status == 404
         # Which ones fell silent first is not for a client to say.
         assert sum(is_kept(connection) for connection in connections) == 4
 
@@ -287,10 +293,11 @@ def test_without_threads_the_server_goes_on(
     with serve(repository.output) as base_url:
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", refuse_to_start)
-            with pytest.raises((ConnectionError, http.client.BadStatusLine)):
-                silent_connections(base_url, 1)
-        for connection in silent_connections(base_url, 2):
-            connection.close()
+            refused = pytest.raises((ConnectionError, http.client.BadStatusLine))
+            with refused, silent_connection(base_url):
+                pass
+        with silent_connection(base_url), silent_connection(base_url):
+            pass
 
 
 def refuse_to_start(_thread: threading.Thread) -> None:
