@@ -9,7 +9,7 @@ and is not required.
 
 import gc
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec import log
 from cvmfsexec.client.assembly import Client, User
@@ -20,6 +20,9 @@ from cvmfsexec.errors import CvmfsError
 from cvmfsexec.fuse.server import FuseServer
 from cvmfsexec.namespaces.fuse_mount import mount_fuse
 from cvmfsexec.namespaces.plan import ServiceChannel
+
+if TYPE_CHECKING:
+    from cvmfsexec.format.pinned_name import Pin
 
 READ_BYTES_MAX = 1 << 20  # 256 pages, the most that the kernel asks for at once
 
@@ -70,12 +73,14 @@ class ServedRepository(NamedTuple):
         configuration_directory: Where the repository that configures it will be
             mounted, if there is one.
         can_be_absent: Whether the session can do without it.
+        pin: The revision that was asked for; ``None`` for what is configured.
     """
 
     fqrn: str
     mountpoint: str
     configuration_directory: str | None
     can_be_absent: bool
+    pin: "Pin | None" = None
 
 
 class FileServer:
@@ -123,7 +128,7 @@ class FileServer:
 
     def _configuration(self, channel: ServiceChannel) -> Configuration:
         """Evaluate the configuration, with the repository that configures this one."""
-        fqrn, _, directory, _ = self._repository
+        fqrn, _, directory, _, pin = self._repository
         if self._host.root.scratch_cache:
             channel.wait_for_root()  # before that the cache is not there
         evaluation = begin(fqrn, self._host.root, self._host.environment)
@@ -131,7 +136,7 @@ class FileServer:
             channel.wait_for_root()  # or it could not be seen
             if not channel.wait_for_dependencies():
                 directory = None
-        return evaluation.finish(directory)
+        return evaluation.finish(directory, pin)
 
     def _serve(self, channel: ServiceChannel) -> None:
         fqrn = self._repository.fqrn

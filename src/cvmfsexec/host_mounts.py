@@ -12,7 +12,7 @@ import select
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec import log
 from cvmfsexec.configuration.locate import ConfigurationRoot
@@ -22,6 +22,9 @@ from cvmfsexec.namespaces.daemon import Daemon, start_daemon
 from cvmfsexec.namespaces.fusermount import Fusermount
 from cvmfsexec.namespaces.mount_table import Mount, read_mount_table
 from cvmfsexec.namespaces.plan import Service
+
+if TYPE_CHECKING:
+    from cvmfsexec.format.pinned_name import Pin
 
 SOURCE = "/dev/fuse"
 """What the mount table shows first, and ``findmnt -S /dev/fuse`` looks for."""
@@ -43,6 +46,7 @@ class MountRequest(NamedTuple):
         gid: The user's group.
         helper: Mounts and unmounts.
         allow_other: Other users may read.
+        pin: The revision that is wanted; ``None`` for what is configured.
     """
 
     root: ConfigurationRoot
@@ -52,6 +56,7 @@ class MountRequest(NamedTuple):
     gid: int
     helper: Fusermount
     allow_other: bool = False
+    pin: "Pin | None" = None
 
 
 def mount(
@@ -77,7 +82,7 @@ def mount(
     directory = None
     if first and first != fqrn:
         try:
-            _mount_one(request, first, None, exit_status_of)
+            _mount_one(request._replace(pin=None), first, None, exit_status_of)
             directory = request.place.mountpoint(first)
         except CvmfsError as error:
             log.warning("%s: %s", first, error)
@@ -156,6 +161,8 @@ def _mount_one(
     mountpoint = request.place.mountpoint(fqrn)
     with _locked(request.place.lock_path(fqrn)) as lock:
         if heal(request.helper, mountpoint):
+            if request.pin is not None:
+                _check_shown(fqrn, mountpoint, request.pin)
             log.detail("%s is mounted at %s", fqrn, mountpoint)
             return
         _make_directory(mountpoint)
@@ -167,6 +174,19 @@ def _mount_one(
         if not heal(request.helper, mountpoint):  # waits until the mount answers
             raise FusermountError(f"the file server of {fqrn} was killed at once")
         log.detail("%s: mounted at %s", fqrn, mountpoint)
+
+
+def _check_shown(fqrn: str, mountpoint: str, pin: "Pin") -> None:
+    """Refuse to be content with a mount that shows something else than is wanted."""
+    told = {"CVMFS_ROOT_HASH": "user.root_hash", "CVMFS_REPOSITORY_TAG": "user.tag"}
+    shown = b""
+    with suppress(KeyError, OSError):
+        shown = os.getxattr(mountpoint, told[pin.parameter])
+    if shown.decode(errors="replace") != pin.value:
+        raise ConfigurationError(
+            f"{fqrn} is mounted already, perhaps not as {pin.value}",
+            hint=f"unmount it first: umountrepo {fqrn}",
+        )
 
 
 def _service(
@@ -189,6 +209,7 @@ def _service(
         request.place.mountpoint(fqrn),
         configuration_directory,
         can_be_absent=False,
+        pin=request.pin,
     )
     mount_call = partial(
         request.helper.mount, source=SOURCE, allow_other=request.allow_other

@@ -8,6 +8,7 @@ import gc
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec import log
@@ -25,6 +26,7 @@ from cvmfsexec.namespaces.steps import BindElsewhere
 from cvmfsexec.namespaces.supervisor import run_session
 
 if TYPE_CHECKING:
+    from cvmfsexec.format.pinned_name import Pin
     from cvmfsexec.host_session import HostWay
     from cvmfsexec.namespaces.scratch_image import ScratchImage
 
@@ -58,6 +60,7 @@ class ExecRequest(NamedTuple):
         has_interface: The payload may ask for more repositories.
         image: Absolute path of a scratch image for the cache, or empty.
         is_on_demand: Others are mounted when something of them is used first.
+        pins: Revisions that were asked for, by the names of their repositories.
     """
 
     repositories: tuple[str, ...]
@@ -74,6 +77,7 @@ class ExecRequest(NamedTuple):
     has_interface: bool = False
     image: str = ""
     is_on_demand: bool = False
+    pins: Mapping[str, "Pin"] = MappingProxyType({})
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -126,6 +130,12 @@ def _native(request: ExecRequest) -> NativeTree:
     native = read_native(MOUNT_DIRECTORY, request.needed)
     for fqrn in request.needed:
         if fqrn in native.names:
+            if fqrn in request.pins:
+                raise ConfigurationError(
+                    f"{fqrn}: {request.pins[fqrn].value} was asked for, but the host "
+                    "has the repository itself, at a revision of its own",
+                    hint="hide what the host has with --replace-native",
+                )
             log.detail("%s: the host has it at %s", fqrn, mountpoint_of(fqrn))
     return native
 
@@ -305,7 +315,10 @@ class _Attempt(NamedTuple):
         is_after = is_configured and first not in self.native.names
         directory = place_of(first) if is_after else mountpoint_of(first)
         place = _Place(
-            place_of(fqrn), directory if is_configured else None, can_be_absent
+            place_of(fqrn),
+            directory if is_configured else None,
+            can_be_absent,
+            self.request.pins.get(fqrn),
         )
         return Service(
             fqrn,
@@ -409,3 +422,4 @@ class _Place(NamedTuple):
     mountpoint: str
     configuration_directory: str | None
     can_be_absent: bool
+    pin: "Pin | None"

@@ -10,6 +10,7 @@ from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.configuration_repository import extract_configuration
 from cvmfsexec.configuration.evaluate import Configuration, begin, complete_name
 from cvmfsexec.errors import CvmfsError
+from cvmfsexec.format.pinned_name import parse_pinned_name
 from cvmfsexec.repository.lookup import Location
 
 
@@ -20,20 +21,25 @@ def load_parameters(fqrn: str, dist: str | None) -> Configuration:
     are read from a copy in the cache. If it cannot be had, that is a warning, unless
     it is required.
 
+    Args:
+        fqrn: Its name, complete or short, with ``@REVISION`` if it is not the newest.
+        dist: What ``--dist`` said, if it was given.
+
     Raises:
         CvmfsError: It cannot be configured.
     """
     root = configuration_root(dist)
-    evaluation = begin(complete_name(fqrn, root, os.environ), root, os.environ)
+    name, pin = parse_pinned_name(fqrn)
+    evaluation = begin(complete_name(name, root, os.environ), root, os.environ)
     first = evaluation.config_repository
     if first is None:
-        return evaluation.finish(None)
+        return evaluation.finish(None, pin)
     try:
         directory = _extracted(begin(first, root, os.environ).finish(None))
     except CvmfsError as error:
         log.warning("%s: %s", first, error)
         directory = None
-    return evaluation.finish(directory)
+    return evaluation.finish(directory, pin)
 
 
 def open_client(
@@ -42,7 +48,7 @@ def open_client(
     """Return a client of a repository, which gives up in time; the caller closes it.
 
     Args:
-        fqrn: Its name, complete or short.
+        fqrn: Its name, complete or short, with ``@REVISION`` if it is not the newest.
         dist: What ``--dist`` said, if it was given.
         store: Where objects are kept; the configured cache if ``None``.
 

@@ -30,7 +30,8 @@ HELP = (
     USAGE
     + """
 Run a command with CernVM-FS repositories mounted below /cvmfs, without root.
-The default command is $SHELL.
+The default command is $SHELL. REPOSITORY@TAG or REPOSITORY@2026-01-31 mounts a
+revision of the past.
 
   -v               print the version and exit
   -N               no interface for mounting more repositories from inside
@@ -58,6 +59,7 @@ docs/reference/exit-status.md for what stands for a failure before it started.
 
 
 if TYPE_CHECKING:
+    from cvmfsexec.format.pinned_name import Pin
     from cvmfsexec.namespaces.steps import BindElsewhere
 
 _SECONDS_DIGITS_MAX = 6
@@ -258,7 +260,8 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
     cwd = _working_directory()
     if arguments.joined is not None:
         return _join(arguments, environment, cwd)
-    root, first, repositories = _repositories(arguments)
+    names, typed_pins = _names_and_pins(arguments.repositories)
+    root, first, repositories = _repositories(arguments, names)
     _arrange_interface(arguments, environment)
     return run(
         ExecRequest(
@@ -276,6 +279,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
             binds=tuple(_bind(text, cwd) for text in arguments.binds),
             has_interface=arguments.has_interface,
             is_on_demand=arguments.is_on_demand,
+            pins=_pins(repositories, typed_pins),
         ),
         root,
         exit_codes.exit_status_of,
@@ -333,8 +337,38 @@ def _bind(text: str, cwd: str) -> "BindElsewhere":
     return BindElsewhere(source, target, is_read_only=how == "ro")
 
 
+def _names_and_pins(
+    typed: tuple[str, ...],
+) -> tuple[tuple[str, ...], tuple["Pin | None", ...]]:
+    """Take revisions off the names of repositories; most have none."""
+    if not any("@" in text for text in typed):
+        return typed, (None,) * len(typed)
+    from cvmfsexec.format.pinned_name import parse_pinned_name
+
+    parsed = [parse_pinned_name(text) for text in typed]
+    return tuple(one.name for one in parsed), tuple(one.pin for one in parsed)
+
+
+def _pins(
+    repositories: tuple[str, ...], typed: tuple["Pin | None", ...]
+) -> dict[str, "Pin"]:
+    """Return the revisions by repository, each of which can be shown in one only."""
+    wanted: dict[str, Pin | None] = {}
+    for fqrn, pin in zip(repositories, typed, strict=True):
+        other = wanted.setdefault(fqrn, pin)
+        if other != pin:
+            both = " and ".join(
+                "the newest" if one is None else one.value for one in (other, pin)
+            )
+            raise ConfigurationError(
+                f"{fqrn} is asked for in two revisions, {both}",
+                hint="a session shows one of them; start another session for the other",
+            )
+    return {fqrn: pin for fqrn, pin in wanted.items() if pin is not None}
+
+
 def _repositories(
-    arguments: Arguments,
+    arguments: Arguments, typed: tuple[str, ...]
 ) -> tuple[ConfigurationRoot | None, str, tuple[str, ...]]:
     """Return the configuration, the configuration repository, and what to mount."""
     from cvmfsexec.cli.configuration import configuration_root
@@ -347,7 +381,7 @@ def _repositories(
             raise
         return None, "", ()  # nothing to mount, so nothing to configure
     first = config_repository_of(root, os.environ) or ""
-    names = (complete_name(n, root, os.environ) for n in arguments.repositories)
+    names = (complete_name(name, root, os.environ) for name in typed)
     return root, first, tuple(names)
 
 

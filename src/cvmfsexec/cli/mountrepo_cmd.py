@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 from cvmfsexec.cli import exit_codes
 from cvmfsexec.cli.inside import is_inside, request_mount
 from cvmfsexec.cli.mount_words import Arguments, MountWords, read_options, run_command
+from cvmfsexec.errors import ConfigurationError
+from cvmfsexec.format.pinned_name import parse_pinned_name
 
-USAGE = "Usage: mountrepo [options] repository.name\n"
+USAGE = "Usage: mountrepo [options] repository.name[@revision]\n"
 
 HELP = (
     USAGE
@@ -55,7 +57,13 @@ def main() -> NoReturn:
 
 
 def _mount(arguments: Arguments) -> int:
+    name, pin = parse_pinned_name(arguments.repository)
     if is_inside(os.environ):
+        if pin is not None:
+            raise ConfigurationError(
+                "inside of a session no revision can be chosen",
+                hint=f"start one by 'cvmfsexec {arguments.repository} -- …'",
+            )
         return request_mount(arguments.repository, os.environ)
     from cvmfsexec import log
     from cvmfsexec.cli.configuration import configuration_root
@@ -65,7 +73,7 @@ def _mount(arguments: Arguments) -> int:
     from cvmfsexec.namespaces.fusermount import Fusermount
 
     root = configuration_root(arguments.dist)
-    fqrn = complete_name(arguments.repository, root, os.environ)
+    fqrn = complete_name(name, root, os.environ)
     place = prepare_mount_place(root)
     if os.path.realpath(root.dist) != place.top:
         log.warning("%s cannot be written: mounting below %s", root.dist, place.top)
@@ -77,6 +85,7 @@ def _mount(arguments: Arguments) -> int:
         os.getgid(),
         Fusermount(os.environ.get("PATH", "")),
         allow_other=arguments.allow_other,
+        pin=pin,
     )
     first = config_repository_of(root, os.environ) or ""
     mount(request, fqrn, first, exit_codes.exit_status_of)

@@ -35,9 +35,13 @@ if TYPE_CHECKING:
         ConfigurationRepository,
     )
     from cvmfsexec.configuration.locate import ConfigurationRoot
+    from cvmfsexec.format.pinned_name import Pin
 
 INJECTED = "cvmfsexec"
 """The source of what this program sets itself."""
+
+COMMAND_LINE = "the command line"
+"""The source of what was typed."""
 
 _CONFIG_REPOSITORY = "CVMFS_CONFIG_REPOSITORY"
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -222,11 +226,14 @@ class Evaluation:
         """Evaluate ``default.local`` (step 4); return the names it assigns."""
         return self._read(files.site_defaults(self._root.etc))
 
-    def finish(self, config_repository_dir: str | None) -> Configuration:
+    def finish(
+        self, config_repository_dir: str | None, pin: "Pin | None" = None
+    ) -> Configuration:
         """Evaluate the remaining files.
 
         Args:
             config_repository_dir: See ``evaluate``.
+            pin: The revision that is wanted, whatever the files say.
         """
         repository = self._config_repository_at(config_repository_dir)
         if repository is not None:
@@ -237,6 +244,8 @@ class Evaluation:
             self._read(file)
         if self.config_repository is not None and repository is None:
             self._do_without_config_repository()
+        if pin is not None:
+            self._pin(pin)
         return Configuration(
             self._fqrn,
             self._values,
@@ -283,6 +292,13 @@ class Evaluation:
         for name, value in injected.items():
             if name not in except_names:
                 self._record(name, value, INJECTED)
+
+    def _pin(self, pin: "Pin") -> None:
+        from cvmfsexec.format.pinned_name import PIN_PARAMETERS
+
+        for name in PIN_PARAMETERS:
+            value = pin.value if name == pin.parameter else ""
+            self._record(name, value, COMMAND_LINE)
 
     def _read(self, file: "ConfigurationFile") -> tuple[str, ...]:
         """Evaluate one file, if it exists; return the names it assigns."""

@@ -8,7 +8,16 @@ import pytest
 
 from cvmfsexec import __version__
 from cvmfsexec.cli import exit_codes
-from cvmfsexec.cli.exec_cmd import USAGE, Arguments, UsageError, parse
+from cvmfsexec.cli.exec_cmd import (
+    USAGE,
+    Arguments,
+    UsageError,
+    _names_and_pins,
+    _pins,
+    parse,
+)
+from cvmfsexec.errors import ConfigurationError
+from cvmfsexec.format.pinned_name import TAG, Pin
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -212,3 +221,35 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(tmp_path: Path) 
     (tmp_path / "etc/cvmfs").mkdir(parents=True)
     done = run("--dist", str(tmp_path), "\x1b[31m.example.org", "--", "true")
     assert "\x1b" not in done.stderr
+
+
+# -- revisions --
+
+
+def test_a_repository_has_one_revision_in_a_session() -> None:
+    names, pins = _names_and_pins(("a.b@v1", "c.d", "a.b@v1"))
+    assert names == ("a.b", "c.d", "a.b")
+    assert _pins(names, pins) == {"a.b": Pin(TAG, "v1")}
+
+
+@pytest.mark.parametrize("typed", [("a.b@v1", "a.b@v2"), ("a.b", "a.b@v1")])
+def test_two_revisions_of_one_repository_are_refused(typed: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="in two revisions") as caught:
+        _pins(*_names_and_pins(typed))
+    assert "another session" in caught.value.hint
+
+
+def test_names_without_a_revision_cost_no_import() -> None:
+    program = (
+        "import sys; from cvmfsexec.cli.exec_cmd import _names_and_pins;"
+        "_names_and_pins(('a.b',));"
+        "print('cvmfsexec.format.pinned_name' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
