@@ -4,8 +4,8 @@
 SOURCES = src tests fuzz bench
 PROSE = README.md CHANGELOG.md SECURITY.md docs
 SCRIPTS = scripts .ci Makefile
-TOOLS_OF_TESTS = busybox crun fuse2fs fusermount3 gcc getfattr git gpg gpg-agent gpgv \
-  mkfs.ext4 nginx ps rpmbuild setpriv squid strace
+TOOLS_OF_TESTS = apptainer busybox crun debootstrap fuse2fs fusermount3 gcc getfattr \
+  git gpg gpg-agent gpgv mkfs.ext4 nginx ps rpmbuild setpriv squid strace
 
 setup:
 	@scripts/setup
@@ -32,6 +32,6 @@ fuzz: setup
 	.venv/bin/python fuzz/run.py --seconds 60
 
 clean:
-	rm -rf .venv .bench bench.json build src/*.egg-info
+	rm -rf .venv .bench .containers bench.json build src/*.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -exec rm -rf {} +
