@@ -28,6 +28,7 @@ import contextlib
 import errno
 import itertools
 import os
+import stat
 import time
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +40,8 @@ DIRECTORY = "txn"
 
 _PREFIX = "cvmfsexec."
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_SHARED_FILE = 0o660  # as the original makes alien caches
+_SHARED_DIRECTORY = 0o770
 _AGE_OF_DEATH_S = 86_400  # an idle transfer is cut off within minutes
 
 # Kernels that do not know O_TMPFILE see an attempt to write to a directory.
@@ -80,10 +83,12 @@ class PendingFiles:
 
     Args:
         directory: Descriptor of the directory, which stays the caller's.
+        is_shared: Whether the group may read and write what becomes visible.
     """
 
-    def __init__(self, directory: int) -> None:
+    def __init__(self, directory: int, *, is_shared: bool = False) -> None:
         self._directory = directory
+        self._is_shared = is_shared
         self._has_unnamed = True  # until it turns out otherwise
         # Random, not a pid: several pid namespaces and hosts share one directory.
         self._token = os.urandom(8).hex()
@@ -117,6 +122,8 @@ class PendingFiles:
         Raises:
             OSError: As the kernel says; the file is as it was.
         """
+        if self._is_shared:
+            os.fchmod(file.descriptor, _SHARED_FILE)
         with contextlib.suppress(FileExistsError):
             self._place(file, path)
 
@@ -202,6 +209,8 @@ class PendingFiles:
         try:
             scratch.copy_start(source, descriptor, os.fstat(source).st_size)
             scratch.flush(descriptor)
+            if self._is_shared:
+                os.fchmod(descriptor, _SHARED_FILE)
             self._rename(name, path)
         except OSError:
             self._unlink(name)
@@ -229,8 +238,14 @@ class PendingFiles:
             return make()
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):  # another process was faster
-                os.mkdir(os.path.dirname(path), 0o700, dir_fd=self._directory)
+                self._make_directory(os.path.dirname(path))
             return make()
+
+    def _make_directory(self, path: str) -> None:
+        os.mkdir(path, 0o700, dir_fd=self._directory)
+        if self._is_shared:  # whatever the umask; a setgid bit is inherited, and stays
+            mode = os.stat(path, dir_fd=self._directory).st_mode & stat.S_ISGID
+            os.chmod(path, mode | _SHARED_DIRECTORY, dir_fd=self._directory)
 
     def _unlink(self, name: str) -> None:
         with contextlib.suppress(OSError):  # the next start removes it
