@@ -7,6 +7,7 @@ from cvmfsexec.fuse.doors import FEATURES, DoorOperations, Doors
 from cvmfsexec.fuse.faults import FaultAccount
 from cvmfsexec.fuse.negotiation import WANTED, InitRequest, Terms, negotiate
 from cvmfsexec.fuse.operations import Operations
+from cvmfsexec.fuse.permissions import CheckingOperations
 from cvmfsexec.fuse.protocol import OPCODE_LIMIT, Opcode
 from tests.support.memory_file_system import MemoryFileSystem
 
@@ -24,12 +25,12 @@ class StrictAccount(FaultAccount):
         assert number
 
 
-def _operations(features: int) -> Operations:
+def _operations(features: int, kind: type[Operations] = Operations) -> Operations:
     file_system = MemoryFileSystem(
         {b"file": bytes(10_000), b"directory": {b"%d" % i: b"" for i in range(50)}}
     )
     file_system.node(b"file").xattrs = {b"user.a": b"value"}
-    return Operations(file_system, Terms(45, features, 0), StrictAccount())
+    return kind(file_system, Terms(45, features, 0), StrictAccount())
 
 
 def _door_operations() -> Operations:
@@ -38,7 +39,12 @@ def _door_operations() -> Operations:
     return DoorOperations(doors, Terms(45, WANTED & FEATURES, 0), StrictAccount())
 
 
-OPERATIONS = (_operations(WANTED), _operations(0), _door_operations())
+OPERATIONS = (
+    _operations(WANTED),
+    _operations(0),
+    _operations(0, CheckingOperations),
+    _door_operations(),
+)
 
 
 def target(data: bytes) -> None:

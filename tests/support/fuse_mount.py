@@ -146,6 +146,7 @@ def mounted(
     *,
     is_read_only: bool = True,
     mount_options: str = "allow_other,default_permissions,max_read=1048576",
+    server: type[FuseServer] = FuseServer,
     **server_options: Any,  # noqa: ANN401
 ) -> Iterator[Mount]:
     """Mount a file system for the time of a ``with`` block, or skip the test.
@@ -154,6 +155,7 @@ def mounted(
         file_system: Is copied into the server's process.
         is_read_only: Whether the mount is.
         mount_options: Beside those that every mount needs.
+        server: What serves it.
         server_options: Of ``FuseServer``.
     """
     reason = why_not()
@@ -165,7 +167,7 @@ def mounted(
     def serve() -> None:
         ours.close()
         device = _mount_fuse(flags, mount_options)
-        _serve(FuseServer(device, file_system, **server_options), theirs)
+        _serve(server(device, file_system, **server_options), theirs)
 
     keeper = os.fork()
     if not keeper:

@@ -11,6 +11,7 @@ CACHE_SYMLINKS       READLINK is asked each time
 MAX_PAGES            READ asks for 128 KiB at most instead of 1 MiB
 PARALLEL_DIROPS      the kernel sends one request per directory at a time
 ASYNC_READ           the kernel reads ahead with one request at a time
+POSIX_ACL            modes are checked by us, not by the kernel (``permissions``)
 EXPORT_SUPPORT       file handles (NFS export) end with the inode's kernel memory
 INIT_EXT             flags 32-63 do not exist
 ==================== ===========================================================
@@ -50,6 +51,13 @@ WANTED = (
     | Feature.INIT_EXT
     | Feature.HAS_EXPIRE_ONLY
 )
+
+CHECKING = Feature.POSIX_ACL
+"""Wanted as well where modes are to be checked and the mount has not said so.
+
+A server that knows access control lists lets the kernel check permissions, as if it had
+been mounted with ``default_permissions``. We have no lists, and say so when asked.
+"""
 
 _LOW_32_BITS = 0xFFFFFFFF
 
@@ -133,12 +141,17 @@ class Terms(NamedTuple):
 
 
 def negotiate(
-    request: InitRequest, *, mask: int = ALL_FEATURES, minor_max: int = MINOR
+    request: InitRequest,
+    *,
+    wanted: int = WANTED,
+    mask: int = ALL_FEATURES,
+    minor_max: int = MINOR,
 ) -> Terms | None:
     """Return the terms for a kernel; ``None`` if it has to ask again in our version.
 
     Args:
         request: What the kernel offers.
+        wanted: Features that are used if the kernel offers them.
         mask: Features that may be used; the others are treated as not offered.
         minor_max: Treat a newer kernel as one of this minor version.
 
@@ -153,7 +166,7 @@ def negotiate(
             f"the kernel speaks FUSE protocol {request.major}.{request.minor},"
             f" at least {MAJOR}.{MINOR_MIN} is needed"
         )
-    features = request.features & WANTED & mask
+    features = request.features & wanted & mask
     if not features & Feature.INIT_EXT:
         features &= _LOW_32_BITS
     return Terms(minor, features, request.max_readahead)

@@ -99,6 +99,7 @@ class Feature:
     READDIRPLUS_AUTO = 1 << 14
     NO_OPEN_SUPPORT = 1 << 17
     PARALLEL_DIROPS = 1 << 18
+    POSIX_ACL = 1 << 20
     MAX_PAGES = 1 << 22
     CACHE_SYMLINKS = 1 << 23
     NO_OPENDIR_SUPPORT = 1 << 24
@@ -145,6 +146,9 @@ READ_REQUEST = struct.Struct("<QQI")
 
 OPEN_REQUEST = struct.Struct("<I")
 """flags of open(2)"""
+
+ACCESS_REQUEST = struct.Struct("<I")
+"""mode of access(2)"""
 
 GETXATTR_REQUEST = struct.Struct("<II")
 """size, padding; of GETXATTR (a name follows) and LISTXATTR"""

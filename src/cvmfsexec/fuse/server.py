@@ -18,6 +18,7 @@ from cvmfsexec.fuse.crew import Crew, Ending, receive
 from cvmfsexec.fuse.faults import FaultAccount
 from cvmfsexec.fuse.negotiation import (
     ALL_FEATURES,
+    WANTED,
     InitRequest,
     Terms,
     negotiate,
@@ -45,7 +46,11 @@ class FuseServer:
     Attributes:
         terms: What was agreed with the kernel; ``None`` until then.
         faults: The account of failed requests.
+        file_system: Answers the requests.
+        wanted: Features that are used if the kernel has them.
     """
+
+    wanted = WANTED
 
     def __init__(
         self,
@@ -72,7 +77,7 @@ class FuseServer:
         self.terms: Terms | None = None
         self.faults = FaultAccount(on_fault=on_error)
         self._device_fd = device_fd
-        self._file_system = file_system
+        self.file_system = file_system
         self._mask = mask
         self._minor_max = minor_max
         self._threads = max(threads, 1)
@@ -110,7 +115,7 @@ class FuseServer:
 
     def operations(self, terms: Terms) -> Operations:
         """Return what answers the requests."""
-        return Operations(self._file_system, terms, self.faults)
+        return Operations(self.file_system, terms, self.faults)
 
     def stop(self) -> None:
         """Make ``serve`` return soon; may be called by a signal handler.
@@ -120,6 +125,10 @@ class FuseServer:
         self._is_stop_wanted = True
         if self._crew is not None:
             self._crew.stop()
+
+    def accept(self, terms: Terms) -> Terms:
+        """Return what of the terms is to be used."""
+        return terms
 
     def _agree(self) -> Terms | Ending:
         """Answer INIT, the first request, which waits from the moment of the mount."""
@@ -137,6 +146,7 @@ class FuseServer:
             try:
                 terms = negotiate(
                     InitRequest.parse(request),
+                    wanted=self.wanted,
                     mask=self._mask,
                     minor_max=self._minor_max,
                 )
@@ -144,6 +154,7 @@ class FuseServer:
                 self._reply(error_reply(unique, errno.EPROTO))
                 raise
             if terms is not None:
+                terms = self.accept(terms)
                 self._reply(terms.reply(unique))
                 return terms
             self._reply(version_reply(unique))
