@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.support.sessions import (
@@ -98,8 +98,12 @@ def started_exec(
     caller: Caller = Caller.ORDINARY,
     place: Place = Place.PLAIN,
     takes_input: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Started]:
-    """Start ``cvmfsexec``; at the end it is killed, and checked to leave nothing."""
+    """Start ``cvmfsexec``; at the end it is killed, and checked to leave nothing.
+
+    What is in ``environment`` comes on top of a plain one.
+    """
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         _exec_line(dist, words, caller, place),
@@ -112,6 +116,7 @@ def started_exec(
             **plain_environment(),
             "SESSION_MARK": mark,
             "TMPDIR": str(dist.parent / "tmp"),
+            **(environment or {}),
         },
     )
     session = Started(process, mark)

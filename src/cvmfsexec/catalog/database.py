@@ -10,6 +10,9 @@ Memory and descriptors are those of a server that keeps hundreds of catalogs ope
 descriptor and at most 128 KiB of pages each, and no mmap, which would count as resident
 memory and turn a file that shrinks into a SIGBUS (measured: no faster).
 
+The disk may lose what was verified when it was stored. Whoever can have the file anew
+says how by ``can_renew``; a query that fails is then asked once more, of the new file.
+
 A database may be used from any thread; one query runs at a time. It is closed by
 ``close``, or at once when nobody refers to it any more: nothing in here refers back.
 """
@@ -17,10 +20,16 @@ A database may be used from any thread; one query runs at a time. It is closed b
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from cvmfsexec.errors import CacheError, CvmfsError, FormatError
+from cvmfsexec import log
+from cvmfsexec.errors import (
+    CacheError,
+    CvmfsError,
+    FormatError,
+    UnreadableObjectError,
+)
 
 Row = tuple[Any, ...]
 
@@ -60,6 +69,8 @@ _BATCH_ROWS = 256
 # memory.
 _SQLITE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
 
+_RENEWED_PARTS = ("_connection", "_cursor", "_budget", "_size_bytes", "_columns")
+
 _FUNCTIONS = frozenset({"ifnull"})
 _PLAIN_TABLE = b"CREATE TABLE "  # SQLite itself writes these words, in this case
 _ORDINARY_COLUMN = 0  # not generated, not a virtual table's
@@ -82,6 +93,7 @@ class Database:
         self._lock = threading.Lock()
         self._budget = _StepBudget(size_bytes)
         self._columns: dict[str, frozenset[str]] = {}
+        self._renew: Callable[[], Database] | None = None
         connection.text_factory = bytes
         connection.set_progress_handler(self._budget, _STEPS_PER_CALL)
         for category, limit in _LIMITS:
@@ -124,21 +136,24 @@ class Database:
             CacheError: The file was closed, or can no longer be read.
         """
         with self._lock:
-            self._budget.refill()
-            try:
-                row: Row | None = self._cursor.execute(sql, parameters).fetchone()
-            except _SQLITE_ERRORS as error:
-                raise _translated(self.name, error) from error
-        return row
+            while True:
+                self._budget.refill()
+                try:
+                    row: Row | None = self._cursor.execute(sql, parameters).fetchone()
+                except _SQLITE_ERRORS as error:
+                    self._replace_or_raise(error)
+                else:
+                    return row
 
     def page(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         """Return all rows of a SELECT that has a small LIMIT; raises as :meth:`row`."""
         with self._lock:
-            self._budget.refill()
-            try:
-                return self._cursor.execute(sql, parameters).fetchall()
-            except _SQLITE_ERRORS as error:
-                raise _translated(self.name, error) from error
+            while True:
+                self._budget.refill()
+                try:
+                    return self._cursor.execute(sql, parameters).fetchall()
+                except _SQLITE_ERRORS as error:
+                    self._replace_or_raise(error)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of one SELECT, however many.
@@ -147,17 +162,21 @@ class Database:
             FormatError: As :meth:`row`; or the answer is larger than the file.
             CacheError: As :meth:`row`.
         """
+        with self._lock:
+            while True:
+                self._budget.refill()
+                try:
+                    return self._all_rows(sql, parameters)
+                except _SQLITE_ERRORS as error:
+                    self._replace_or_raise(error)
+
+    def _all_rows(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
         rows: list[Row] = []
         bytes_left = self._size_bytes + _ANSWER_BYTES_MIN
-        with self._lock:
-            self._budget.refill()
-            try:
-                self._cursor.execute(sql, parameters)
-                while bytes_left > 0 and (batch := self._cursor.fetchmany(_BATCH_ROWS)):
-                    rows += batch
-                    bytes_left -= _bytes_in(batch)
-            except _SQLITE_ERRORS as error:
-                raise _translated(self.name, error) from error
+        self._cursor.execute(sql, parameters)
+        while bytes_left > 0 and (batch := self._cursor.fetchmany(_BATCH_ROWS)):
+            rows += batch
+            bytes_left -= _bytes_in(batch)
         if bytes_left <= 0:
             raise FormatError(f"{self.name}: more data than the file can hold")
         return rows
@@ -172,6 +191,15 @@ class Database:
             if value is not None
         }
 
+    def can_renew(self, renew: "Callable[[], Database]") -> None:
+        """Take note of who has the file anew, in case that a query fails.
+
+        Args:
+            renew: Opens another copy of the same file, which becomes ours. Called once
+                at most, while other queries wait; must not refer to this database.
+        """
+        self._renew = renew
+
     def close(self) -> None:
         """Give the descriptor back; later queries raise ``CacheError``."""
         with self._lock:
@@ -180,6 +208,24 @@ class Database:
     def __del__(self) -> None:
         """Close, so that a database may be shared by whoever still needs it."""
         self._connection.close()
+
+    def _replace_or_raise(self, error: Exception) -> None:
+        """Go on with another copy of the file, if there is a way to have one.
+
+        Raises:
+            CvmfsError: There is none.
+        """
+        translated = _translated(self.name, error)
+        is_closed = isinstance(error, sqlite3.ProgrammingError)
+        renew, self._renew = self._renew, None
+        if renew is None or is_closed:
+            raise translated from error
+        log.warning("%s; it is fetched again", translated)
+        fresh = renew()
+        ours, theirs = vars(self), vars(fresh)
+        for part in _RENEWED_PARTS:
+            ours[part], theirs[part] = theirs[part], ours[part]
+        fresh.close()
 
     def _prepare(self, tables: frozenset[str]) -> None:
         for setting in _SETTINGS:
@@ -282,9 +328,9 @@ def _translated(name: str, error: Exception) -> CvmfsError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_INTERRUPT:
         return FormatError(f"{name}: a query does not come to an end")
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) or isinstance(
-        error, sqlite3.ProgrammingError
-    ):
+    if code == sqlite3.SQLITE_IOERR:
+        return UnreadableObjectError(f"cannot read {name}: {error}")
+    if code == sqlite3.SQLITE_CANTOPEN or isinstance(error, sqlite3.ProgrammingError):
         return CacheError(f"cannot read {name}: {error}")
     return FormatError(f"{name}: {str(error) or type(error).__name__}")
 

@@ -10,7 +10,7 @@ Source: docs/reference/repository-format.md, "Catalogs" to "Statistics counters"
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from operator import lt
@@ -127,6 +127,14 @@ class Catalog:
             CacheError: As :meth:`open`.
         """
         return cls.open(f"/proc/self/fd/{fd}", name)
+
+    def can_renew(self, renew: "Callable[[], Catalog]") -> None:
+        """Take note of who has the catalog anew, in case that it turns out damaged.
+
+        Args:
+            renew: Opens another copy of it; must not refer to this one.
+        """
+        self._database.can_renew(lambda: renew()._database)  # noqa: SLF001 -- of this class
 
     def close(self) -> None:
         """Give the descriptor back; later queries raise ``CacheError``."""

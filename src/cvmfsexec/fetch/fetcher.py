@@ -18,6 +18,7 @@ from cvmfsexec.errors import (
     IntegrityError,
     NoRouteError,
     ObjectTooLargeError,
+    UnreadableObjectError,
 )
 from cvmfsexec.fetch.flights import Flights
 from cvmfsexec.fetch.request import ObjectRequest, ObjectSource
@@ -67,6 +68,7 @@ class Fetcher:
         self._external_client = external_client
         self._flights = Flights()
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
+        self._unusable: set[tuple[int, int]] = set()
         self.opened_count = 0
         self.missed_count = 0
 
@@ -111,21 +113,12 @@ class Fetcher:
             ObjectTooLargeError: It has more than ``limit_bytes``.
             CvmfsError: As ``open``.
         """
-        descriptor = self.open(request)
         try:
-            size_bytes = os.fstat(descriptor).st_size
-            if size_bytes > limit_bytes:
-                raise ObjectTooLargeError(
-                    f"object {request.content_hash} has {size_bytes} bytes; "
-                    f"the limit is {limit_bytes}"
-                )
-            return os.pread(descriptor, size_bytes, 0)
-        except OSError as error:
-            raise CacheError(
-                f"cannot read object {request.content_hash}: {error.strerror}"
-            ) from error
-        finally:
-            os.close(descriptor)
+            return self._read(request, limit_bytes)
+        except UnreadableObjectError as error:
+            log.warning("%s; it is fetched again", error)
+            self.discard(request.content_hash)
+        return self._read(request, limit_bytes)
 
     def prefetch(self, request: ObjectRequest) -> "Prefetch | None":
         """Begin to fetch an object by other means, for whoever asks for it later.
@@ -155,19 +148,62 @@ class Fetcher:
 
         Verified objects can be torn by a power failure, and the size that would tell
         is not always known. Discard it, open it once more, and believe the second.
+
+        What a cache does not let go of (a failing disk becomes read-only) is passed
+        over from now on.
         """
+        damaged = self._store.open_object(content_hash)
         self._store.remove(content_hash)
+        if damaged is None:
+            return
+        try:
+            if self._is_still(content_hash, damaged):
+                self._unusable.add(_identity(damaged))
+        finally:
+            os.close(damaged)
+
+    def _is_still(self, content_hash: ContentHash, damaged: int) -> bool:
+        """Whether an object is the same file, and not one that took its place."""
+        present = self._store.open_object(content_hash)
+        if present is None:
+            return False
+        try:
+            return os.path.sameopenfile(present, damaged)
+        finally:
+            os.close(present)
+
+    def _read(self, request: ObjectRequest, limit_bytes: int) -> bytes:
+        descriptor = self.open(request)
+        try:
+            size_bytes = os.fstat(descriptor).st_size
+            if size_bytes > limit_bytes:
+                raise ObjectTooLargeError(
+                    f"object {request.content_hash} has {size_bytes} bytes; "
+                    f"the limit is {limit_bytes}"
+                )
+            return os.pread(descriptor, size_bytes, 0)
+        except OSError as error:
+            raise UnreadableObjectError(
+                f"cannot read object {request.content_hash}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def _open_cached(self, request: ObjectRequest) -> int | None:
         descriptor = self._store.open_object(request.content_hash)
-        if descriptor is None or _has_announced_size(descriptor, request):
+        if descriptor is None:
+            return None
+        if self._unusable and _identity(descriptor) in self._unusable:
+            os.close(descriptor)
+            return None
+        if _has_announced_size(descriptor, request):
             return descriptor
         os.close(descriptor)
         log.warning(
             "object %s in the cache has the wrong size; it is fetched again",
             request.content_hash,
         )
-        self._store.remove(request.content_hash)
+        self.discard(request.content_hash)
         return None
 
     def _fetch(self, request: ObjectRequest) -> int:
@@ -255,6 +291,12 @@ class _Attempts:
         """Forget everything that was not committed."""
         if self._sink is not None:
             self._sink.discard()
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    """Return what tells a file from all others."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _patience_s(request: ObjectRequest) -> float:

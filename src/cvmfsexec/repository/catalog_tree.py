@@ -13,9 +13,11 @@ it is not held while a catalog is downloaded or queried.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
 from cvmfsexec.errors import CvmfsError, FormatError
+from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
 from cvmfsexec.repository.foresight import CatalogForesight
@@ -65,6 +67,7 @@ class CatalogTree:
         self._foresight = foresight
         self._listed: set[int] = {ROOT_SLOT}
         self._refused: set[ContentHash] = set()
+        self._renewed: set[ContentHash] = set()
         self._add(
             ROOT, ROOT, NestedCatalogRef(ROOT, root_catalog, size_bytes, is_bind=False)
         )
@@ -204,7 +207,18 @@ class CatalogTree:
                 f"catalog {slot.content_hash} is made for {catalog.root_prefix!r}, "
                 f"not for {slot.prefix!r}"
             )
+        if slot.content_hash not in self._renewed:
+            catalog.can_renew(partial(self._renew, request))
         return catalog
+
+    def _renew(self, request: ObjectRequest) -> Catalog:
+        """Return what is fetched instead of a catalog that turned out damaged.
+
+        Once for each: who publishes damaged ones does not have them fetched for ever.
+        """
+        self._renewed.add(request.content_hash)
+        self._fetcher.discard(request.content_hash)
+        return open_once(self._fetcher, request, named_catalog(request))
 
     def _keep(self, slot: Slot, catalog: Catalog) -> Catalog:
         # A catalog that falls out is not closed here: another thread may be asking it

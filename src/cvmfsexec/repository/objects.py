@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from cvmfsexec import log
 from cvmfsexec.catalog.reader import Catalog
-from cvmfsexec.errors import FormatError
+from cvmfsexec.errors import FormatError, UnreadableObjectError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk
 from cvmfsexec.format.digest import ContentHash, ObjectKind
@@ -39,9 +39,9 @@ def open_whole(
 ) -> _Opened:
     """Open an object that knows its own end, such as a database.
 
-    What lies in the cache was verified, but a power failure can have torn it since,
-    and where nobody announced its size only its reader sees that. So an object that
-    cannot be opened is fetched once more, and the second is believed.
+    What lies in the cache was verified, but a power failure or a failing disk can have
+    torn it since, and where nobody announced its size only its reader sees that. So an
+    object that cannot be opened is fetched once more, and the second is believed.
 
     Args:
         objects: The fetcher.
@@ -55,7 +55,7 @@ def open_whole(
     """
     try:
         return open_once(objects, request, opened)
-    except FormatError as error:
+    except (FormatError, UnreadableObjectError) as error:
         log.info("object %s is fetched again: %s", request.content_hash, error)
         objects.discard(request.content_hash)
         return open_once(objects, request, opened)

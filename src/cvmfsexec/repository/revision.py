@@ -33,6 +33,7 @@ from cvmfsexec.errors import (
     MalformedCertificateError,
     NoRouteError,
     RevisionBlacklistedError,
+    SignatureMismatchError,
     TagNotFoundError,
     TransferError,
     TrustError,
@@ -367,7 +368,7 @@ class RevisionSelector:
         certificate = self._certificate(manifest)
         try:
             chain.check_signed(signed, certificate, self._trust)
-        except MalformedCertificateError:
+        except (MalformedCertificateError, SignatureMismatchError):
             certificate = self._certificate(manifest, is_torn=True)
             chain.check_signed(signed, certificate, self._trust)
         try:

@@ -3,6 +3,10 @@
 However many files the payload has open, the file server needs a descriptor only
 while it reads. The most recently used ones stay open, because reads come in runs; a
 descriptor that falls out while another thread reads from it is closed by that thread.
+
+A disk can lose what was verified when it was stored: an object turns out to be shorter
+than it was, or the kernel says that it cannot be read. Such an object is fetched again
+before the reader hears of it, once; what the reader gets is right, or an error.
 """
 
 import os
@@ -11,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from cvmfsexec import log
 from cvmfsexec.errors import IntegrityError
 from cvmfsexec.fetch import ObjectRequest
 
@@ -22,6 +27,7 @@ OPEN_MAX = 128
 
 
 OpenObject = Callable[[ObjectRequest, Callable[[], object] | None], int]
+Discard = Callable[["ContentHash"], object]
 
 
 class _Descriptor:
@@ -42,15 +48,22 @@ class DescriptorCache:
     not held while an object is fetched or read.
     """
 
-    def __init__(self, open_object: OpenObject, limit: int = OPEN_MAX) -> None:
+    def __init__(
+        self,
+        open_object: OpenObject,
+        limit: int = OPEN_MAX,
+        discard: Discard | None = None,
+    ) -> None:
         """Make an empty set.
 
         Args:
             open_object: Returns a descriptor of the verified object, and calls what
                 it is given if that is not in the cache.
             limit: Descriptors kept open at most.
+            discard: Makes the cache forget an object that is damaged.
         """
         self._open_object = open_object
+        self._discard = discard
         self._limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[ContentHash, _Descriptor] = OrderedDict()
@@ -75,21 +88,24 @@ class DescriptorCache:
             missed: Called if the object has to be fetched, before it is.
 
         Raises:
-            IntegrityError: The stored object is shorter than its catalog says.
+            IntegrityError: The object is damaged, and so is the one fetched instead.
             CvmfsError: The object cannot be had.
         """
         descriptor = self._acquire(request, missed)
         try:
-            data = os.pread(descriptor.number, length, start)
-        except OSError as error:
-            raise IntegrityError(
-                f"object {request.content_hash} cannot be read: {error.strerror}"
-            ) from error
+            return _read(request, descriptor.number, start, length)
+        except IntegrityError as error:
+            if self._discard is None:
+                raise
+            log.warning("%s; it is fetched again", error)
+            self._forget(request, descriptor)
         finally:
             self._release(descriptor)
-        if len(data) != length:
-            raise IntegrityError(f"object {request.content_hash} is cut short")
-        return data
+        descriptor = self._acquire(request, missed)
+        try:
+            return _read(request, descriptor.number, start, length)
+        finally:
+            self._release(descriptor)
 
     def close(self) -> None:
         """Close what nobody reads from; the rest follows with its last reader."""
@@ -123,8 +139,39 @@ class DescriptorCache:
             if descriptor.is_dropped and descriptor.reader_count == 0:
                 os.close(descriptor.number)
 
+    def _forget(self, request: ObjectRequest, descriptor: _Descriptor) -> None:
+        """Let go of a damaged object, here and, if it is still there, in the cache.
+
+        Another thread or process may have had it replaced already.
+        """
+        key = request.content_hash
+        with self._lock:
+            if self._kept.get(key) is descriptor:
+                self._drop(self._kept.pop(key))
+        if self._discard is None:
+            return
+        replacement = self._open_object(request, None)
+        try:
+            is_same = os.path.sameopenfile(replacement, descriptor.number)
+        finally:
+            os.close(replacement)
+        if is_same:
+            self._discard(key)
+
     def _drop(self, descriptor: _Descriptor) -> None:
         """Close now or leave it to the last reader. The caller holds the lock."""
         descriptor.is_dropped = True
         if descriptor.reader_count == 0:
             os.close(descriptor.number)
+
+
+def _read(request: ObjectRequest, descriptor: int, start: int, length: int) -> bytes:
+    try:
+        data = os.pread(descriptor, length, start)
+    except OSError as error:
+        raise IntegrityError(
+            f"object {request.content_hash} cannot be read: {error.strerror}"
+        ) from error
+    if len(data) != length:
+        raise IntegrityError(f"object {request.content_hash} is cut short")
+    return data

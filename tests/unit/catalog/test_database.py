@@ -2,6 +2,7 @@ import os
 import sqlite3
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -240,6 +241,79 @@ def test_truncated_database_is_refused(path: Path) -> None:
         closing(Database.open(str(path), ["things"])) as it,
     ):
         it.rows("SELECT a, b FROM things")
+
+
+def damage_below_root(path: Path) -> None:
+    """Overwrite every page but the first ones, as a torn write does."""
+    with open(path, "r+b") as file:
+        file.seek(3 * PAGE_BYTES)
+        file.write(b"\xa5" * (path.stat().st_size - 3 * PAGE_BYTES))
+
+
+ASK = {
+    "row": lambda opened: opened.row("SELECT b FROM things WHERE a = 998"),
+    "page": lambda opened: opened.page("SELECT b FROM things WHERE a > ?", (997,)),
+    "rows": lambda opened: len(opened.rows("SELECT a, b FROM things")),
+}
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+def test_query_that_meets_damage_is_asked_of_a_new_copy(
+    tmp_path: Path, path: Path, ask: Callable[[Database], object]
+) -> None:
+    write(path, THINGS[0], A_THOUSAND)
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    damage_below_root(path)
+    before = descriptors()
+    with closing(Database.open(str(path), ["things"])) as opened:
+        opened.can_renew(lambda: Database.open(str(copy), ["things"]))
+        with closing(Database.open(str(copy), ["things"])) as sound:
+            assert ask(opened) == ask(sound)
+        assert descriptors() - before == {str(copy)}
+        assert opened.row("SELECT a FROM things WHERE a = 500") == (500,)
+    assert descriptors() == before
+
+
+def test_copy_that_is_damaged_too_is_refused(path: Path) -> None:
+    write(path, THINGS[0], A_THOUSAND)
+    damage_below_root(path)
+    copies: list[Database] = []
+
+    def renew() -> Database:
+        copies.append(Database.open(str(path), ["things"]))
+        return copies[-1]
+
+    with closing(Database.open(str(path), ["things"])) as opened:
+        opened.can_renew(renew)
+        for _ in range(3):
+            with pytest.raises(FormatError):
+                opened.rows("SELECT a, b FROM things")
+    assert len(copies) == 1
+
+
+def test_copy_that_cannot_be_had_is_the_error(path: Path) -> None:
+    write(path, THINGS[0], A_THOUSAND)
+    damage_below_root(path)
+
+    def renew() -> Database:
+        raise CacheError("no server, no room")
+
+    with closing(Database.open(str(path), ["things"])) as opened:
+        opened.can_renew(renew)
+        with pytest.raises(CacheError, match="no server"):
+            opened.rows("SELECT a, b FROM things")
+        with pytest.raises(FormatError):
+            opened.rows("SELECT a, b FROM things")
+
+
+def test_closed_database_is_not_renewed(path: Path) -> None:
+    write(path, *THINGS)
+    opened = Database.open(str(path), ["things"])
+    opened.can_renew(lambda: pytest.fail("nobody asked for it"))
+    opened.close()
+    with pytest.raises(CacheError):
+        opened.row("SELECT a FROM things")
 
 
 def test_message_that_is_no_utf8_is_still_a_format_error(path: Path) -> None:

@@ -342,6 +342,44 @@ def test_a_discarded_object_is_fetched_again(
     assert len(source.requests) == 2
 
 
+def test_a_damaged_object_that_cannot_be_removed_is_passed_over(
+    source: MemorySource,
+    objects: Fetcher,
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = source.publish(SMALL)
+    bad = SMALL[::-1]
+    os.close(put(store, request.content_hash, bad))
+    assert content_of(objects.open(request)) == bad  # which nobody sees
+    fail_calls(monkeypatch, "unlink", errno.EROFS)
+    objects.discard(request.content_hash)
+    for _ in range(2):
+        assert content_of(objects.open(request)) == SMALL
+    assert content_of(store.open_object(request.content_hash)) == bad
+    assert "Read-only file system" in caplog.text
+
+
+def test_an_unreadable_document_is_read_from_a_server(
+    source: MemorySource, objects: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = source.publish(SMALL)
+    os.close(objects.open(request))
+    failed: list[int] = []
+    pread = os.pread
+
+    def failing_once(descriptor: int, length: int, start: int) -> bytes:
+        if not failed:
+            failed.append(descriptor)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, start)
+
+    monkeypatch.setattr(os, "pread", failing_once)
+    assert objects.read(request, len(SMALL)) == SMALL
+    assert len(source.requests) == 2
+
+
 # Without room
 
 

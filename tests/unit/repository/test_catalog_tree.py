@@ -269,3 +269,51 @@ def test_a_malformed_catalog_is_not_fetched_again_and_again(
         with pytest.raises(FormatError):
             tree.catalog(tree.root)
     assert made.downloads() == 2
+
+
+MANY = 3000  # entries: more pages than the first ones, which opening reads
+
+
+def garble(made: CatalogRepository, name: ContentHash) -> None:
+    """Damage a cached catalog behind its first pages, in place."""
+    path = os.path.join(made.store.path, name.cache_path())
+    with open(path, "r+b") as file:
+        file.seek(16384)
+        file.write(b"\xa5" * (os.path.getsize(path) - 16384))
+
+
+def read_all(tree: CatalogTree) -> int:
+    return sum(1 for _ in tree.catalog(tree.root).walk())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_catalog_damaged_in_the_cache_is_fetched_once_more(
+    made: CatalogRepository, *, is_open: bool
+) -> None:
+    name = made.add_catalog(catalog=[entry(b"/%d" % n) for n in range(MANY)])
+    tree = made.tree(name)
+    tree.catalog(tree.root)
+    if not is_open:
+        tree.close()
+    garble(made, name)
+    assert read_all(tree) == MANY + 1
+    assert made.downloads() == 2
+    tree.close()
+    assert read_all(tree) == MANY + 1  # from the cache, which is sound again
+    assert made.downloads() == 2
+
+
+def test_catalog_published_with_damage_is_fetched_twice_and_no_more(
+    made: CatalogRepository,
+) -> None:
+    sound = made.add_catalog(catalog=[entry(b"/%d" % n) for n in range(MANY)])
+    made.tree(sound).catalog(made.tree(sound).root)
+    garble(made, sound)
+    with open(os.path.join(made.store.path, sound.cache_path()), "rb") as file:
+        tree = made.tree(made.add_object(file.read(), ObjectKind.CATALOG))
+    before = made.downloads()
+    for _ in range(4):
+        tree.close()
+        with pytest.raises(FormatError):
+            read_all(tree)
+    assert made.downloads() == before + 2

@@ -1,5 +1,6 @@
 """Open objects: shared, bounded, and never closed under a reader."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class Opener:
         opened: How often.
         gate: Opening waits until it is set; it is, unless a test clears it.
         waiting: Set while somebody waits at the gate.
+        discarded: What was replaced.
     """
 
     def __init__(self, directory: Path, count: int) -> None:
@@ -46,12 +48,22 @@ class Opener:
         self.gate = threading.Event()
         self.gate.set()
         self.waiting = threading.Event()
+        self.discarded: list[ContentHash] = []
         self._directory = directory
         for number in range(count):
             self.path(number).write_bytes(content(number))
 
     def path(self, number: int) -> Path:
         return self._directory / str(request(number).content_hash)
+
+    def replace(self, content_hash: ContentHash) -> None:
+        """Do what a cache does that is told to discard, with the next fetch."""
+        self.discarded.append(content_hash)
+        path = self._directory / str(content_hash)
+        fresh = path.with_suffix(".new")
+        names = {request(number).content_hash: number for number in range(20)}
+        fresh.write_bytes(content(names[content_hash]))
+        fresh.rename(path)
 
     def __call__(self, wanted: ObjectRequest, missed: Missed = None) -> int:
         if missed is not None:
@@ -173,6 +185,63 @@ def test_a_failing_disk_is_an_error_of_the_object(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="cannot be read"):
         cache.read(request(1), 0, 100)
     cache.close()
+
+
+def test_a_cut_object_is_fetched_again_before_it_is_read_short(opener: Opener) -> None:
+    before = descriptor_count()
+    cache = DescriptorCache(opener, discard=opener.replace)
+    assert cache.read(request(1), 0, 100) == content(1)[:100]
+    os.truncate(opener.path(1), 100)
+    assert cache.read(request(1), 50, 100) == content(1)[50:150]
+    assert opener.discarded == [request(1).content_hash]
+    assert descriptor_count() == before + 1
+
+
+def test_an_unreadable_object_is_fetched_again(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = DescriptorCache(opener, discard=opener.replace)
+    bad = os.stat(opener.path(1)).st_ino
+    pread = os.pread
+
+    def failing_pread(descriptor: int, length: int, start: int) -> bytes:
+        if os.fstat(descriptor).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, start)
+
+    monkeypatch.setattr(os, "pread", failing_pread)
+    assert cache.read(request(1), 0, SIZE) == content(1)
+    assert cache.read(request(1), 0, SIZE) == content(1)
+    assert opener.discarded == [request(1).content_hash]
+
+
+def test_what_somebody_else_has_replaced_stays(opener: Opener) -> None:
+    cache = DescriptorCache(opener, discard=opener.replace)
+    cache.read(request(1), 0, 1)
+    os.truncate(opener.path(1), 0)
+    opener.replace(request(1).content_hash)
+    opener.discarded.clear()
+    assert cache.read(request(1), 0, SIZE) == content(1)
+    assert opener.discarded == []
+
+
+def test_an_object_that_is_damaged_twice_is_an_error(opener: Opener) -> None:
+    cache = DescriptorCache(opener, discard=lambda _hash: None)
+    os.truncate(opener.path(1), 100)
+    with pytest.raises(IntegrityError, match="cut short"):
+        cache.read(request(1), 50, 100)
+
+
+def test_readers_of_one_damaged_object_all_get_it_right(opener: Opener) -> None:
+    before = descriptor_count()
+    cache = DescriptorCache(opener, discard=opener.replace)
+    cache.read(request(1), 0, 1)
+    os.truncate(opener.path(1), 100)
+    with ThreadPoolExecutor(8) as pool:
+        reads = [pool.submit(cache.read, request(1), 50, 100) for _ in range(8)]
+    assert {read.result() for read in reads} == {content(1)[50:150]}
+    cache.close()
+    assert descriptor_count() == before
 
 
 def test_what_cannot_be_opened_is_not_remembered(opener: Opener) -> None:
