@@ -25,19 +25,21 @@ from cvmfsexec.distribution.machine_types import (
     machine_type_of,
     machine_type_of_host,
 )
-from cvmfsexec.distribution.sources import CONFIGURATIONS, place_of
+from cvmfsexec.distribution.sources import CONFIGURATIONS, place_of, place_of_file
 from cvmfsexec.errors import CvmfsError, DistributionError, TransferError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cvmfsexec.distribution.making import Found, Means, Order
+    from cvmfsexec.distribution.downloads import Means
+    from cvmfsexec.distribution.interpreter import Source
+    from cvmfsexec.distribution.making import Found, Order
     from cvmfsexec.network.authorities import Authorities
 
 _NAME = "makedist"
 _USAGE = """\
 Usage: makedist [OPTION...] {default|egi|none|osg}
-       makedist [-s] [-m TYPE] -o FILE
+       makedist [-s] [-m TYPE] [--python ARCHIVE] [--libc PACKAGE] -o FILE
 """
 _HELP = f"""\
 {_USAGE}
@@ -49,6 +51,10 @@ Makes the directory dist beside this command: configuration packages of CernVM-F
   -s               for singcvmfs
   -v VERSION       version of the original client; has no effect on ours
   -o FILE          pack the dist and the commands into one file
+  --python ARCHIVE with -o: pack this Python instead of the one that runs makedist: a
+                   .tar.gz of python-build-standalone, install_only; a path, or a URL
+  --libc PACKAGE   with --python: take dynamic loader and libc from this RPM or Debian
+                   package, more often for more packages; a path, or a URL
   --from PLACE     use the package PLACE, or the newest one in the directory or mirror
                    PLACE, instead of the official places: a path, or a URL; more often
                    to try several ('none': to use them all)
@@ -58,7 +64,16 @@ Makes the directory dist beside this command: configuration packages of CernVM-F
   --verbose        say what is going on
   --help           this text
 """
-_LONG_OPTIONS = ("from=", "pin=", "gpg-key=", "dist=", "verbose", "help")
+_LONG_OPTIONS = (
+    "from=",
+    "pin=",
+    "gpg-key=",
+    "dist=",
+    "python=",
+    "libc=",
+    "verbose",
+    "help",
+)
 _SWITCHES = ("-s", "--verbose", "--help")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 _USAGE_STATUS = 2
@@ -78,6 +93,8 @@ class Words(NamedTuple):
         pin_file: What ``--pin`` said; empty without.
         gpg_key: What ``--gpg-key`` said; empty without.
         dist: What ``--dist`` said; empty without.
+        python: What ``--python`` said; empty without.
+        libraries: What ``--libc`` said, in order.
         verbosity: How often ``--verbose`` is there.
         wants_help: Whether ``--help`` is there.
     """
@@ -91,6 +108,8 @@ class Words(NamedTuple):
     pin_file: str = ""
     gpg_key: str = ""
     dist: str = ""
+    python: str = ""
+    libraries: tuple[str, ...] = ()
     verbosity: int = 0
     wants_help: bool = False
 
@@ -113,9 +132,10 @@ def parse_words(words: list[str]) -> Words:
     if "--help" in names:
         return Words(wants_help=True)
     places = tuple(value for name, value in options if name == "--from")
+    libraries = tuple(value for name, value in options if name == "--libc")
     given = dict(options)
     values = {name: value for name, value in options if name not in _SWITCHES}
-    if not all((*values.values(), *places)):
+    if not all((*values.values(), *places, *libraries)):
         raise UsageError("an option has an empty value")
     parsed = Words(
         output=given.get("-o", ""),
@@ -126,17 +146,27 @@ def parse_words(words: list[str]) -> Words:
         pin_file=given.get("--pin", ""),
         gpg_key=given.get("--gpg-key", ""),
         dist=given.get("--dist", ""),
+        python=given.get("--python", ""),
+        libraries=libraries,
         verbosity=names.count("--verbose"),
     )
     if parsed.version and not _VERSION.fullmatch(parsed.version):
         raise UsageError(f"{parsed.version} is no version")
     if parsed.output:
-        if rest or parsed.places:
-            raise UsageError("-o packs a dist that is there already")
-        return parsed
+        return _checked_for_packing(parsed, rest)
+    if parsed.python or parsed.libraries:
+        raise UsageError("--python and --libc are about -o")
     if len(rest) != 1 or rest[0] not in CONFIGURATIONS:
         raise UsageError
     return parsed._replace(configuration=rest[0])
+
+
+def _checked_for_packing(words: Words, rest: list[str]) -> Words:
+    if rest or words.places:
+        raise UsageError("-o packs a dist that is there already")
+    if words.libraries and not words.python:
+        raise UsageError("--libc is about --python")
+    return words
 
 
 def main() -> NoReturn:
@@ -177,15 +207,50 @@ def _terminate(_number: int, _frame: object) -> NoReturn:
 
 
 def _pack(words: Words) -> None:
+    architecture = _machine_type(words.machine_type).architecture
+    if words.python:
+        _pack_for(words, architecture)
+        return
+    here = os.uname().machine
+    if architecture != here:
+        raise DistributionError(
+            f"cannot pack for {words.machine_type} here",
+            hint=f"the file gets the interpreter of this machine, {here}: pack it "
+            f"there, or give an interpreter for {architecture} with --python",
+        )
+    _write_file(words, None)
+
+
+def _pack_for(words: Words, architecture: str) -> None:
+    """Pack with an interpreter that the user names."""
+    import tempfile
+
+    from cvmfsexec.cli.progress import progress_bar
+    from cvmfsexec.distribution import target
+
+    wanted = target.Target(
+        architecture,
+        os.uname().machine,
+        place_of_file(words.python),
+        tuple(map(place_of_file, words.libraries)),
+    )
+    try:
+        with tempfile.TemporaryDirectory(prefix="makedist-") as directory:
+            with progress_bar(None, "bytes", "getting parts") as on_bytes:
+                source = target.prepare(wanted, _means(on_bytes), directory)
+            _write_file(words, source)
+    except OSError as error:
+        message = f"cannot unpack {words.python}: {error.strerror}"
+        raise DistributionError(message) from error
+
+
+def _write_file(words: Words, source: "Source | None") -> None:
     from cvmfsexec.distribution.self_extracting import make_self_extracting
 
-    here = os.uname().machine
-    if _machine_type(words.machine_type).architecture != here:
-        message = f"cannot pack for {words.machine_type} here"
-        hint = f"the file gets the interpreter of this machine, {here}; pack it there"
-        raise DistributionError(message, hint=hint)
     command = "singcvmfs" if words.is_for_singularity else "cvmfsexec"
-    size_bytes = make_self_extracting(words.output, _dist(words.dist), command=command)
+    size_bytes = make_self_extracting(
+        words.output, _dist(words.dist), source, command=command
+    )
     write_message(_NAME, f"made {words.output}: {size_bytes / 1e6:.1f} MB")
 
 
@@ -259,7 +324,7 @@ def _means(on_bytes: "Callable[[int], object]") -> "Means":
     import time
 
     from cvmfsexec.configuration.locate import user_directories
-    from cvmfsexec.distribution.making import Means
+    from cvmfsexec.distribution.downloads import Means
     from cvmfsexec.distribution.package_store import PackageStore
     from cvmfsexec.network.default_transport import DefaultTransport
     from cvmfsexec.network.download import Downloader, Patience

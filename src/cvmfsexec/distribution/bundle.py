@@ -11,23 +11,26 @@
     launch                   what starts a command
     dist/                    the configuration
 
-The source is the running interpreter: where it is installed, that is where its parts
-are. Debian's layout and that of relocatable builds are the same as far as this goes.
+The source is the running interpreter, where it is installed, or what ``target`` has
+unpacked.
 """
 
 import os
 import re
-import sys
-import sysconfig
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.distribution.bytecode import compile_module
+from cvmfsexec.distribution.interpreter import (
+    Interpreter,
+    Source,
+    running_interpreter,
+)
 from cvmfsexec.distribution.libraries import Libraries, find_libraries, read_elf
 from cvmfsexec.distribution.member import Kind, Member
 from cvmfsexec.errors import DistributionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 COMMANDS = {
     "cvmfs": "main",
@@ -42,7 +45,9 @@ COMMANDS = {
 PACKAGES = ("cffi", "cryptography", "deflate", "pycurl", "tqdm")
 """Distributions that we import, and that those import."""
 
-_PAC_ENGINES = ("pacparser", "dukpy")
+_PAC_ENGINES = {"x86_64": ("pacparser", "dukpy")}
+_PAC_ENGINES_ELSEWHERE = ("dukpy", "pacparser")
+"""One of them runs proxy configuration files; the first has wheels for few machines."""
 
 _STANDARD_LIBRARY_WITHOUT = re.compile(
     r"(__pycache__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|_pyio|config-"
@@ -73,14 +78,18 @@ class Bundle(NamedTuple):
     machine: str
 
 
-def collect(dist: str) -> Bundle:
-    """Collect the running interpreter, this package, and a dist.
+def collect(dist: str, source: Source | None = None) -> Bundle:
+    """Collect an interpreter with packages, this package, and a dist.
+
+    Args:
+        dist: Directory that holds ``etc/cvmfs``.
+        source: What to collect; None for what is running.
 
     Raises:
         DistributionError: Something cannot be found, read or compiled.
     """
     try:
-        runtime, machine = _collect_runtime()
+        runtime, machine = _collect_runtime(source)
         return Bundle([*runtime, *_dist(dist)], machine)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -97,20 +106,29 @@ def template(name: str, **values: str) -> bytes:
     return text.encode()
 
 
-def _collect_runtime() -> tuple[list[Member], str]:
+def _collect_runtime(source: Source | None) -> tuple[list[Member], str]:
     unpacked = os.path.dirname(os.path.dirname(_OWN_DIRECTORY))
-    if os.path.isfile(os.path.join(unpacked, "launch")):
-        return _copy_runtime(unpacked)
-    program = os.path.realpath(sys.executable)
-    files = dict(_standard_library()) | dict(_packages()) | dict(_own_package())
+    if source is None:
+        if os.path.isfile(os.path.join(unpacked, "launch")):
+            return _copy_runtime(unpacked)
+        source = Source(running_interpreter(), tuple(installed_packages()))
+    interpreter = source.interpreter
+    files = dict(_standard_library(interpreter))
+    files |= {f"packages/{path}": file for path, file in _carried(source.packages)}
+    files |= dict(_own_package())
     modules = [path for path in files.values() if _is_shared_object(path)]
-    libraries = find_libraries(program, modules)
-    members = [_member(path, source) for path, source in files.items()]
+    libraries = find_libraries(
+        interpreter.program,
+        modules,
+        root=interpreter.root,
+        before=interpreter.library_directories,
+    )
+    members = [_member(path, file) for path, file in files.items()]
     members += [
         Member(f"lib/{name}", content=_read(path), is_executable=True)
         for name, path in libraries.by_name.items()
     ]
-    members += _starters(program, libraries)
+    members += _starters(interpreter.program, libraries)
     return members, libraries.machine
 
 
@@ -143,13 +161,9 @@ def _starters(program: str, libraries: Libraries) -> "Iterator[Member]":
         yield Member(f"commands/{command}", content=script, is_executable=True)
 
 
-def _standard_library() -> "Iterator[tuple[str, str]]":
+def _standard_library(interpreter: Interpreter) -> "Iterator[tuple[str, str]]":
     """Yield paths in the bundle, and of the files that go there."""
-    top = sysconfig.get_path("stdlib")
-    place = f"{sys.platlibdir}/{os.path.basename(top)}"
-    extensions = sysconfig.get_config_var("DESTSHARED") or f"{top}/lib-dynload"
-    if not os.path.isdir(extensions):
-        extensions = f"{top}/lib-dynload"
+    top, place = interpreter.standard_library, interpreter.place
     for path in _walk(top):
         name = path.partition("/")[0]
         if (
@@ -160,15 +174,33 @@ def _standard_library() -> "Iterator[tuple[str, str]]":
             and "/tests/" not in path
         ):
             yield f"{place}/{path}", os.path.join(top, path)
+    extensions = interpreter.extensions
     for name in sorted(os.listdir(extensions)):
         if name.endswith(".so") and not _EXTENSIONS_WITHOUT.match(name):
             yield f"{place}/lib-dynload/{name}", os.path.join(extensions, name)
 
 
-def _packages() -> "Iterator[tuple[str, str]]":
+def required_packages(architecture: str) -> tuple[str, ...]:
+    """Return requirements for packages of a machine, in the versions that run here."""
     from importlib import metadata
 
-    engine = next((one for one in _PAC_ENGINES if _is_installed(one)), None)
+    engine = _PAC_ENGINES.get(architecture, _PAC_ENGINES_ELSEWHERE)[0]
+    return tuple(
+        f"{name}=={metadata.version(name)}" if _is_installed(name) else name
+        for name in (*PACKAGES, engine)
+    )
+
+
+def installed_packages() -> "Iterator[tuple[str, str]]":
+    """Yield paths below a directory of packages, and the files that are there.
+
+    Raises:
+        DistributionError: A package is not installed.
+    """
+    from importlib import metadata
+
+    engines = _PAC_ENGINES.get(os.uname().machine, _PAC_ENGINES_ELSEWHERE)
+    engine = next((one for one in engines if _is_installed(one)), None)
     for name in (*PACKAGES, *((engine,) if engine else ())):
         try:
             files = metadata.distribution(name).files or []
@@ -176,15 +208,18 @@ def _packages() -> "Iterator[tuple[str, str]]":
             message = f"cannot pack: the package {name} is not installed"
             raise DistributionError(message) from error
         for file in files:
-            path = file.as_posix()
-            is_outside = path.startswith(("../", "/"))
-            is_metadata = ".dist-info/" in path and not _KEPT_METADATA.search(path)
-            if (
-                not is_outside
-                and not is_metadata
-                and not _PACKAGES_WITHOUT.search(path)
-            ):
-                yield f"packages/{path}", os.fspath(file.locate())
+            yield file.as_posix(), os.fspath(file.locate())
+
+
+def _carried(
+    packages: "Iterable[tuple[str, str]]",
+) -> "Iterator[tuple[str, str]]":
+    """Yield those files of packages that are needed."""
+    for path, file in packages:
+        is_outside = path.startswith(("../", "/"))
+        is_metadata = ".dist-info/" in path and not _KEPT_METADATA.search(path)
+        if not is_outside and not is_metadata and not _PACKAGES_WITHOUT.search(path):
+            yield path, file
 
 
 def _is_installed(name: str) -> bool:

@@ -38,7 +38,11 @@ class Libraries(NamedTuple):
 
 
 def find_libraries(
-    program: str, modules: "Sequence[str]", *, root: str = "/"
+    program: str,
+    modules: "Sequence[str]",
+    *,
+    root: str = "/",
+    before: "Sequence[str]" = (),
 ) -> Libraries:
     """Find everything that a program and its extension modules need.
 
@@ -48,6 +52,7 @@ def find_libraries(
         program: Path of the program.
         modules: Paths of shared objects that are carried along, and where they are.
         root: Where the system is.
+        before: Directories that are searched before those of the system.
 
     Raises:
         DistributionError: Something is not there, or the program has no loader.
@@ -55,7 +60,7 @@ def find_libraries(
     main = read_elf(program)
     if not main.interpreter:
         raise DistributionError(f"{program} is not linked to shared libraries")
-    system = list(_system_directories(root))
+    system = [*before, *_system_directories(root)]
     carried = {os.path.basename(path) for path in modules}
     loader_name = os.path.basename(main.interpreter)
     found: dict[str, str] = {}
@@ -66,12 +71,17 @@ def find_libraries(
         for name in elf.needed:
             if name in found or name in carried or name == loader_name:
                 continue
-            found[name] = _find(name, [*own, *system], main) or _missing(name, path)
+            place = _find(name, [*own, *system], main)
+            found[name] = place or _missing(name, path, root)
             pending.append(found[name])
     for name in _OPENED_LATER:
         if name not in found and (path := _find(name, system, main)):
             found[name] = path
     loader = os.path.join(root, main.interpreter.lstrip("/"))
+    if not os.path.isfile(loader):
+        loader = _find(loader_name, system, main) or _missing(
+            loader_name, program, root
+        )
     return Libraries(os.path.realpath(loader), loader_name, found, main.machine)
 
 
@@ -90,8 +100,13 @@ def read_elf(path: str) -> ElfFile:
         raise DistributionError(f"{path}: {error}") from error
 
 
-def _missing(name: str, path: str) -> str:
-    raise DistributionError(f"{path} needs {name}, which is not there")
+def _missing(name: str, path: str, root: str) -> str:
+    if root == "/":
+        raise DistributionError(f"{path} needs {name}, which is not there")
+    raise DistributionError(
+        f"{os.path.basename(path)} needs {name}, which is not there",
+        hint="give the package that has it with --libc as well",
+    )
 
 
 def _expand(directory: str, path: str) -> str:

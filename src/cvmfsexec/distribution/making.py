@@ -8,11 +8,17 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.distribution import sources, tree
+from cvmfsexec.distribution.downloads import (
+    Means,
+    download,
+    no_room,
+    read_file,
+    unreadable,
+)
 from cvmfsexec.distribution.package_signature import check_signature
 from cvmfsexec.distribution.trusted_keys import TrustedKey, check_pins, trusted_keys
 from cvmfsexec.errors import (
     ConfigurationError,
-    DistributionError,
     FormatError,
     IntegrityError,
     TransferError,
@@ -25,9 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cvmfsexec.distribution.machine_types import MachineType
-    from cvmfsexec.distribution.package_store import PackageStore
     from cvmfsexec.distribution.sources import Place
-    from cvmfsexec.network.download import Downloader
 
 _WPAD = "http://grid-wpad/wpad.dat;http://wpad/wpad.dat"
 _CERN_PAC = "http://cernvm-wpad.cern.ch/wpad.dat"
@@ -67,13 +71,6 @@ class Order(NamedTuple):
     places: tuple["Place", ...] = ()
     pins: frozenset[str] | None = None
     gpg_key: str = ""
-
-
-class Means(NamedTuple):
-    """How packages are got."""
-
-    downloader: "Downloader"
-    store: "PackageStore"
 
 
 class Found(NamedTuple):
@@ -243,7 +240,7 @@ def _candidates(order: Order, place: "Place", means: Means) -> list["Place"]:
         try:
             names = os.listdir(place.path)
         except OSError as error:
-            raise _unreadable(place, error) from error
+            raise unreadable(place, error) from error
         newest = sources.newest_packages(names, _wanted(order))
         return [sources.Place(path=os.path.join(place.path, name)) for name in newest]
     return [place]
@@ -252,11 +249,7 @@ def _candidates(order: Order, place: "Place", means: Means) -> list["Place"]:
 def _get(place: "Place", means: Means) -> bytes:
     """Return the bytes of a package, which are whole as far as it can tell."""
     if not place.is_remote:
-        try:
-            with open(place.path, "rb") as stream:
-                return stream.read(PACKAGE_BYTES_MAX + 1)
-        except OSError as error:
-            raise _unreadable(place, error) from error
+        return read_file(place, PACKAGE_BYTES_MAX)
     kept = means.store.read(place.url)
     if kept is not None:
         try:
@@ -272,27 +265,16 @@ def _downloaded(place: "Place", means: Means) -> bytes:
     """Download a package; once more if what was resumed turns out to be bad."""
     if not sources.is_lasting_name(place.url.rpartition("/")[2]):
         means.store.forget_part(place.url)
-        return _download(place.url, means)
-    data = _download(place.url, means)
+        return download(place.url, means, PACKAGE_BYTES_MAX)
+    data = download(place.url, means, PACKAGE_BYTES_MAX)
     try:
         parse_package(data)
     except (FormatError, IntegrityError):
         means.store.forget_part(place.url)
-        data = _download(place.url, means)
+        data = download(place.url, means, PACKAGE_BYTES_MAX)
         parse_package(data)
     means.store.keep(place.url, data)
     return data
-
-
-def _download(url: str, means: Means) -> bytes:
-    """Download a package, or continue to."""
-    try:
-        with means.store.open_part(url) as part:
-            means.downloader.download(url, part, PACKAGE_BYTES_MAX)
-            part.seek(0)
-            return part.read()
-    except OSError as error:
-        raise _no_room(url, error) from error
 
 
 def _listing(url: str, means: Means) -> bytes:
@@ -305,11 +287,7 @@ def _listing(url: str, means: Means) -> bytes:
             page.seek(0)
             return page.read()
     except OSError as error:
-        raise _no_room(url, error) from error
-
-
-def _no_room(url: str, error: OSError) -> DistributionError:
-    return DistributionError(f"cannot write what comes from {url}: {error.strerror}")
+        raise no_room(url, error) from error
 
 
 def _judge(order: Order, place: "Place", data: bytes) -> Found:
@@ -334,7 +312,3 @@ def _escaped(name: str) -> str:
     from urllib.parse import quote
 
     return quote(name)
-
-
-def _unreadable(place: "Place", error: OSError) -> ConfigurationError:
-    return ConfigurationError(f"cannot read {place}: {error.strerror}")

@@ -7,6 +7,7 @@ other tools that busybox has as well; docs/reference/makedist.md tells what it d
 import os
 from contextlib import suppress
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from cvmfsexec import __version__
 from cvmfsexec.distribution import archive
@@ -14,17 +15,27 @@ from cvmfsexec.distribution.bundle import COMMANDS, Bundle, collect, template
 from cvmfsexec.distribution.member import SHORT_DIGEST_LENGTH
 from cvmfsexec.errors import DistributionError
 
+if TYPE_CHECKING:
+    from cvmfsexec.distribution.interpreter import Source
+
 _OFFSET_DIGITS = 6
 
 
-def make_self_extracting(file: str, dist: str, *, command: str = "cvmfsexec") -> int:
-    """Pack the running interpreter, this package and a dist into one file.
+def make_self_extracting(
+    file: str,
+    dist: str,
+    source: "Source | None" = None,
+    *,
+    command: str = "cvmfsexec",
+) -> int:
+    """Pack an interpreter, this package and a dist into one file.
 
     The file is replaced in one step; an error leaves it as it was.
 
     Args:
         file: Path of the file to make.
         dist: Directory that holds ``etc/cvmfs``.
+        source: The interpreter, and packages; None for what is running.
         command: What it runs: ``cvmfsexec`` or ``singcvmfs``.
 
     Returns:
@@ -33,7 +44,7 @@ def make_self_extracting(file: str, dist: str, *, command: str = "cvmfsexec") ->
     Raises:
         DistributionError: Something cannot be found, read, compiled or written.
     """
-    return write(collect(dist), file, command=command)
+    return write(collect(dist, source), file, command=command)
 
 
 def write(bundle: Bundle, file: str, *, command: str = "cvmfsexec") -> int:

@@ -98,6 +98,20 @@ def place_of(word: str) -> Place:
     return Place(path=os.path.abspath(word))
 
 
+def place_of_file(word: str) -> Place:
+    """Return the place of one file that a user means.
+
+    Raises:
+        ConfigurationError: A URL that is none, or a file that is not there.
+    """
+    place = place_of(word)
+    if place.is_remote:
+        return Place(url=word)
+    if not os.path.isfile(place.path):
+        raise ConfigurationError(f"{word} is not a file")
+    return place
+
+
 def official_places(configuration: str) -> tuple[Place, ...]:
     """Return where the packages of a configuration are published."""
     return tuple(Place(url=url) for url in OFFICIAL.get(configuration, ()))
