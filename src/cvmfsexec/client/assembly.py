@@ -20,7 +20,9 @@ from cvmfsexec.client.mount_attributes import (
 )
 from cvmfsexec.client.ownership import Identity, shown_id
 from cvmfsexec.client.reading_ahead import ReadingAhead
+from cvmfsexec.client.revision_change import MountedRevisions
 from cvmfsexec.client.storage import open_store
+from cvmfsexec.client.updates import Updates
 from cvmfsexec.configuration.blacklists import read_blacklists
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.keys import master_keys
@@ -38,7 +40,7 @@ from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
-from cvmfsexec.repository.revision import RevisionSelector
+from cvmfsexec.repository.revision import Revision, RevisionSelector
 from cvmfsexec.trust.chain import TrustSettings, check_revision
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
@@ -73,7 +75,7 @@ class Client:
         fqrn: Its name.
         settings: How it was configured.
         trust: What it is verified with.
-        revision: What is shown of it.
+        updates: What is shown of it, and when something newer is.
         selector: Decides on revisions.
         store: Keeps its objects.
         fetcher: Opens them.
@@ -123,24 +125,29 @@ class Client:
             self.settings.cache.workspace,
             remembers=store is None,
         )
-        self.revision = self.selector.select(self.settings.revision)
+        revision = self.selector.select(self.settings.revision)
         self._ahead: ReadingAhead | None = None
         if configuration.boolean("CVMFS_READ_AHEAD", default=True):
             self._ahead = ReadingAhead(self.fetcher, self.http, network)
         self.tree = CatalogTree(
             self.fetcher,
-            self.revision.root_catalog,
-            self.revision.root_catalog_size,
-            has_alternative_path=self.revision.has_alternative_path,
+            revision.root_catalog,
+            revision.root_catalog_size,
+            has_alternative_path=revision.has_alternative_path,
             foresight=self._ahead.catalogs if self._ahead else None,
         )
         self.lookup = PathLookup(self.tree)
-        self._check_root_catalog(user)
+        self.updates = Updates(
+            self._checked(revision, user),
+            MountedRevisions(self.tree),
+            is_automatic=self.settings.revision.auto_update,
+            max_ttl_s=self.settings.revision.max_ttl_s,
+        )
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._attributes = MountAttributes(
             MountFacts(
                 self.fqrn,
-                self.revision,
+                self.updates,
                 self.tree,
                 self.fetcher,
                 self.http,
@@ -170,6 +177,11 @@ class Client:
             self._ahead.look_ahead if self._ahead else None,
         )
 
+    @property
+    def revision(self) -> Revision:
+        """What is shown at this moment."""
+        return self.updates.revision
+
     def watch(self, gauges: ServerGauges) -> None:
         """Let magic attributes tell what the server of kernel requests counts."""
         self._attributes.gauges = gauges
@@ -196,7 +208,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _check_root_catalog(self, user: User) -> None:
+    def _checked(self, revision: Revision, user: User) -> Revision:
         """Open the root catalog, so that what is wrong with it shows now.
 
         Of a root hash, only the catalog itself knows its revision; of a tag, nobody has
@@ -204,9 +216,9 @@ class Client:
         """
         catalog = self.tree.catalog(self.tree.root)
         self.lookup.root()
-        if not self.revision.number:
-            self.revision = self.revision._replace(number=catalog.revision)
-        check_revision(self.revision.number, self.trust)
+        if not revision.number:
+            revision = revision._replace(number=catalog.revision)
+        check_revision(revision.number, self.trust)
         if catalog.authorisation:
             from cvmfsexec.client.authorisation import authorise
 
@@ -214,6 +226,7 @@ class Client:
             authorise(
                 self.fqrn, catalog.authorisation, clients, user.uid, user.environment
             )
+        return revision
 
 
 def _external_client(

@@ -16,7 +16,16 @@ from cvmfsexec.network.client import HttpClient
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.revision import Revision
 
-TTL_WITHOUT_PROPERTY_S = 240  # the original's
+
+class ShownRevision(Protocol):
+    """Tells which revision is shown at this moment; ``Updates`` does."""
+
+    @property
+    def revision(self) -> Revision:
+        """What is shown."""
+
+    def expires_in_s(self) -> float | None:
+        """Return the time until another is looked for; ``None`` for never."""
 
 
 class FaultCounts(Protocol):
@@ -57,7 +66,7 @@ class MountFacts(NamedTuple):
 
     Attributes:
         fqrn: The repository.
-        revision: What is mounted.
+        shown: Which revision is shown; a new one may replace it at any time.
         tree: Its catalogs.
         fetcher: Opens objects.
         http: Downloads objects.
@@ -68,7 +77,7 @@ class MountFacts(NamedTuple):
     """
 
     fqrn: str
-    revision: Revision
+    shown: ShownRevision
     tree: CatalogTree
     fetcher: Fetcher
     http: HttpClient
@@ -93,9 +102,9 @@ class MountAttributes:
         http = facts.http
         values: dict[str, Callable[[], str]] = {
             "fqrn": lambda: facts.fqrn,
-            "revision": lambda: str(facts.revision.number),
-            "root_hash": lambda: str(facts.revision.root_catalog),
-            "tag": lambda: facts.revision.tag,
+            "revision": lambda: str(facts.shown.revision.number),
+            "root_hash": lambda: str(facts.shown.revision.root_catalog),
+            "tag": lambda: facts.shown.revision.tag,
             "version": lambda: f"{__version__}.0",
             "pid": lambda: str(os.getpid()),
             "uptime": lambda: str(int(time.time() - self._started_s) // 60),
@@ -134,12 +143,10 @@ class MountAttributes:
         return {b"user." + name.encode(): value for name, value in values.items()}
 
     def _expires(self) -> str:
-        if self._facts.revision.is_fixed:
+        expires_in_s = self._facts.shown.expires_in_s()
+        if expires_in_s is None:
             return "never (fixed root catalog)"
-        catalog = self._facts.tree.catalog(self._facts.tree.root)
-        ttl_s = catalog.ttl_s or TTL_WITHOUT_PROPERTY_S
-        age_s = time.time() - self._started_s
-        return str(max(0, int(ttl_s - age_s) // 60))
+        return str(int(expires_in_s) // 60)
 
     def _requests(self, kind: str) -> str:
         return str(self.gauges.requests.get(kind, 0))
