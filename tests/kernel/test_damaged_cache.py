@@ -7,12 +7,13 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.support.commands import client_dist, run_exec, started_exec
-from tests.support.failing_disk import FailingDisk, forget_library
+from tests.support.failing_disk import FailingDisk
 from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, publish_tree
 from tests.support.sessions import PATIENCE_S, Started
@@ -189,8 +190,8 @@ def test_damage_to_what_is_open_is_fetched_again(
 
 @pytest.fixture
 def disk(node: Node) -> Iterator[FailingDisk]:
-    yield FailingDisk(node.dist)
-    forget_library()
+    with closing(FailingDisk(node.dist)) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -71,15 +72,23 @@ class FailingDisk:
 
     def __init__(self, directory: Path) -> None:
         self._list = directory / "bad-inode"
+        self._held: list[IO[bytes]] = []
         self.environment = {
             "LD_PRELOAD": _library(),
             "BAD_INODE_FILE": str(self._list),
         }
 
     def lose(self, path: Path) -> None:
-        """Let reads of a file fail from now on, whatever is called so later."""
+        """Let reads of a file fail from now on; one that takes its place is good."""
+        self._held.append(path.open("rb"))  # or that one may get the same inode
         self._list.write_text(f"{path.stat().st_ino}\n")
         self._list.chmod(0o644)
+
+    def close(self) -> None:
+        """Give everything back."""
+        while self._held:
+            self._held.pop().close()
+        _forget_library()
 
 
 @functools.cache
@@ -102,7 +111,7 @@ def _library() -> str:
 _made: list[Path] = []
 
 
-def forget_library() -> None:
+def _forget_library() -> None:
     """Remove what was compiled."""
     _library.cache_clear()
     while _made:
