@@ -17,6 +17,7 @@ A database may be used from any thread; one query runs at a time. It is closed b
 ``close``, or at once when nobody refers to it any more: nothing in here refers back.
 """
 
+import errno
 import os
 import sqlite3
 import threading
@@ -70,6 +71,8 @@ _BATCH_ROWS = 256
 _SQLITE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
 
 _RENEWED_PARTS = ("_connection", "_cursor", "_budget", "_size_bytes", "_columns")
+
+_FAILING_DISK = frozenset({errno.EIO, errno.ESTALE})
 
 _FUNCTIONS = frozenset({"ifnull"})
 _PLAIN_TABLE = b"CREATE TABLE "  # SQLite itself writes these words, in this case
@@ -290,7 +293,8 @@ def _connect(path: str) -> tuple[sqlite3.Connection, int]:
         except sqlite3.Error:
             return _connection_to_copy(path, size_bytes), size_bytes
     except OSError as error:
-        raise CacheError(f"cannot open {path}: {error.strerror}") from error
+        kind = UnreadableObjectError if error.errno in _FAILING_DISK else CacheError
+        raise kind(f"cannot open {path}: {error.strerror}") from error
 
 
 def _connection_to(uri: str) -> sqlite3.Connection:
