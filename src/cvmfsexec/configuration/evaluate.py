@@ -224,7 +224,7 @@ class Evaluation:
 
     def read_site_defaults(self) -> tuple[str, ...]:
         """Evaluate ``default.local`` (step 4); return the names it assigns."""
-        return self._read(files.site_defaults(self._root.etc))
+        return self._read(files.local_file(self._root.site_defaults))
 
     def finish(
         self, config_repository_dir: str | None, pin: "Pin | None" = None

@@ -81,9 +81,9 @@ def distribution_defaults(etc: str) -> "Iterator[ConfigurationFile]":
             yield _local(directory, name)
 
 
-def site_defaults(etc: str) -> ConfigurationFile:
-    """Return the file of step 4, where a site or user writes its settings."""
-    return _local(etc, "default.local")
+def local_file(path: str) -> ConfigurationFile:
+    """Return a file that is called by its path; that of step 4, for example."""
+    return ConfigurationFile(path, path)
 
 
 def repository_files(
@@ -130,8 +130,7 @@ def read_text(file: ConfigurationFile) -> str | None:
 
 
 def _local(directory: str, name: str) -> ConfigurationFile:
-    path = os.path.join(directory, name)
-    return ConfigurationFile(path, path)
+    return local_file(os.path.join(directory, name))
 
 
 def _unreadable(path: str, error: OSError) -> ConfigurationError:

@@ -32,11 +32,17 @@ class ConfigurationRoot(NamedTuple):
             cache and logs when the dist cannot be written.
         scratch_cache: Where caches go unless ``default.local`` says otherwise, if a
             scratch image takes them.
+        given_cache: What ``/var/lib/cvmfs`` means instead of a directory of the dist.
+        given_logs: What ``/var/log/cvmfs`` means instead of a directory beside it.
+        given_site_defaults: File that is read instead of ``default.local``.
     """
 
     dist: str
     user_directories: tuple[str, ...] = ()
     scratch_cache: str = ""
+    given_cache: str = ""
+    given_logs: str = ""
+    given_site_defaults: str = ""
 
     @property
     def etc(self) -> str:
@@ -44,13 +50,20 @@ class ConfigurationRoot(NamedTuple):
         return os.path.join(self.dist, "etc/cvmfs")
 
     @property
+    def site_defaults(self) -> str:
+        """The file in which a site or user writes its settings."""
+        return self.given_site_defaults or os.path.join(self.etc, "default.local")
+
+    @property
     def cache_base(self) -> str:
         """Where caches go unless configured otherwise; may be read-only."""
-        return os.path.join(self.dist, "var/lib/cvmfs")
+        return self.given_cache or os.path.join(self.dist, "var/lib/cvmfs")
 
     @property
     def log_directory(self) -> str:
         """Where logs go, beside the dist; may be read-only."""
+        if self.given_logs:
+            return self.given_logs
         if self.dist == "/":
             return "/var/log/cvmfs"
         return os.path.join(os.path.dirname(self.dist), "log")

@@ -24,14 +24,14 @@ def cache_base(root: "ConfigurationRoot") -> str:
     If neither the dist's nor one of the user's own can be written, it is the dist's:
     whoever writes there will be told why not.
     """
-    if can_write_below(root.cache_base):
+    if root.given_cache or can_write_below(root.cache_base):
         return root.cache_base
     return _users_own(root) or root.cache_base
 
 
 def log_directory(root: "ConfigurationRoot") -> str:
     """Return the directory for logs of a dist; it may not exist yet."""
-    if can_write_below(root.log_directory):
+    if root.given_logs or can_write_below(root.log_directory):
         return root.log_directory
     own = _users_own(root)
     return os.path.join(own, "log") if own else root.log_directory

@@ -174,6 +174,17 @@ def test_values_carry_the_last_file_that_assigns_them(tmp_path: Path) -> None:
     assert f"{etc}/default.local" in result.files_read
 
 
+def test_another_file_can_stand_for_the_settings_of_the_site(tmp_path: Path) -> None:
+    root = make_dist(tmp_path, {"default.local": "CVMFS_TIMEOUT=7\nCVMFS_NFILES=1\n"})
+    other = tmp_path / "options"
+    other.write_text("CVMFS_TIMEOUT=8\n")
+    root = root._replace(given_site_defaults=str(other))
+    result = begin(FQRN, root, {}).finish(None)
+    assert result.get("CVMFS_TIMEOUT") == "8"
+    assert result.source("CVMFS_TIMEOUT") == str(other)
+    assert result.source("CVMFS_NFILES") == INJECTED
+
+
 @pytest.mark.parametrize(
     ("local", "expected"),
     [

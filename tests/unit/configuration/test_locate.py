@@ -63,6 +63,17 @@ def test_everything_lies_in_or_beside_the_dist() -> None:
     assert root.log_directory == "/opt/x/log"
 
 
+def test_places_that_were_given_count_instead() -> None:
+    root = ConfigurationRoot(
+        "/", given_cache="/a", given_logs="/b", given_site_defaults="/c"
+    )
+    assert (root.cache_base, root.log_directory, root.site_defaults) == (
+        "/a",
+        "/b",
+        "/c",
+    )
+
+
 def test_root_of_the_machine_is_a_dist_like_any() -> None:
     root = ConfigurationRoot("/")
     assert (root.etc, root.cache_base) == ("/etc/cvmfs", "/var/lib/cvmfs")

@@ -90,3 +90,11 @@ def test_without_any_place_the_dist_is_named(
         (tmp_path / name).write_text("in the way")
     assert storage.cache_base(read_only) == read_only.cache_base
     assert storage.log_directory(read_only) == read_only.log_directory
+
+
+def test_what_was_given_is_never_replaced(read_only: ConfigurationRoot) -> None:
+    root = read_only._replace(
+        given_cache=read_only.cache_base, given_logs=read_only.log_directory
+    )
+    assert storage.cache_base(root) == root.given_cache
+    assert storage.log_directory(root) == root.given_logs
