@@ -77,6 +77,7 @@ TARGETS = {
     "publish/nesting.py": {"dirtab"},
     "publish/reflog.py": {"reflog"},
     "repository/catalog_tree.py": {"file_system"},
+    "repository/difference.py": {"difference"},
     "trust/chain.py": {"chain"},
     "trust/signature.py": {"certificate"},
     "vfs/extended_attributes.py": {"file_system", "xattr_name"},

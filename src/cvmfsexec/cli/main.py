@@ -33,6 +33,7 @@ COMMANDS = {
     "find": "list a tree",
     "verify": "check signatures, catalogs, and every object on request",
     "tags": "list the named revisions",
+    "diff": "tell what changed between two revisions",
     "showconfig": "show each parameter with the file that set it",
     "proxy": "tell which proxies were found, from where, and how they fare",
     "host": "tell in which order servers are asked, and how they fare",

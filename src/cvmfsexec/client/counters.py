@@ -26,12 +26,12 @@ _ENTRIES = ("regular", "symlink", "special", "dir")
 
 def counter_lines(counters: Mapping[str, int]) -> str:
     """Return ``name,value`` lines for a catalog and all below it."""
-    return "".join(f"{name},{_total(counters, name)}\n" for name in NAMES)
+    return "".join(f"{name},{total(counters, name)}\n" for name in NAMES)
 
 
 def entry_count(counters: Mapping[str, int]) -> int:
     """Return how many entries a catalog and all below it hold."""
-    return sum(_total(counters, name) for name in _ENTRIES)
+    return sum(total(counters, name) for name in _ENTRIES)
 
 
 def own_entry_count(counters: Mapping[str, int]) -> int:
@@ -39,5 +39,6 @@ def own_entry_count(counters: Mapping[str, int]) -> int:
     return sum(counters[f"self_{name}"] for name in _ENTRIES)
 
 
-def _total(counters: Mapping[str, int], name: str) -> int:
+def total(counters: Mapping[str, int], name: str) -> int:
+    """Return one counter of a catalog and all below it."""
     return counters[f"self_{name}"] + counters[f"subtree_{name}"]
