@@ -16,10 +16,12 @@ from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.ownership import Identity
 from cvmfsexec.configuration.evaluate import Configuration, begin
 from cvmfsexec.configuration.locate import ConfigurationRoot
+from cvmfsexec.configuration.settings import log_places
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.fuse.server import FuseServer
 from cvmfsexec.namespaces.fuse_mount import mount_fuse
 from cvmfsexec.namespaces.plan import ServiceChannel
+from cvmfsexec.vfs.attributes import FileSystem
 
 if TYPE_CHECKING:
     from cvmfsexec.format.pinned_name import Pin
@@ -138,9 +140,14 @@ class FileServer:
                 directory = None
         return evaluation.finish(directory, pin)
 
+    def _server(self, device: int, file_system: FileSystem) -> FuseServer:
+        """Return what answers the requests of the mount."""
+        return FuseServer(device, file_system)
+
     def _serve(self, channel: ServiceChannel) -> None:
         fqrn = self._repository.fqrn
         configuration = self._configuration(channel)
+        log.keep_in(log_places(configuration))
         with Client(configuration, self._host.user) as client:
             file_system = client.file_system()
             channel.wait_for_root()
@@ -151,10 +158,8 @@ class FileServer:
                 default_permissions=client.settings.view.check_permissions,
             )
             _tell_about(client)
-            server = FuseServer(device, file_system)
+            server = self._server(device, file_system)
             client.watch(server)
-            if client.settings.log_path:
-                log.keep_in_file(client.settings.log_path, fqrn)
             # With several repositories, it matters whose trouble is told.
             log.speak_as(f"cvmfsexec: {fqrn}")
             gc.freeze()  # what is here now lives as long as the process

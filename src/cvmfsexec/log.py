@@ -1,52 +1,67 @@
 """Messages for the log, without paying for ``logging`` at start.
 
 A quiet start never says anything, and importing ``logging`` costs 8 ms of the 60
-that a warm start has. So the import happens with the first message. Handlers and
-levels are set by ``cli`` through the ordinary ``logging`` interface; a file server
-also keeps its messages in a file, which comes into being with the first of them.
+that a warm start has. So the import happens with the first message. ``cli`` chooses how
+much of it reaches stderr; a file server also keeps its messages in other places
+(``LogPlaces``), which come into being with the first of them.
 """
 
-import os
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from logging import Logger
+DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the numbers of ``logging``
 
-FILE_BYTES_MAX = 10 << 20
-"""A longer log file is moved aside; two such files are kept at the most."""
+
+class LogPlaces(NamedTuple):
+    """Where a process keeps its messages, besides stderr.
+
+    Attributes:
+        label: What the lines begin with, after the time.
+        file: For normal events and troubles; empty for none.
+        debug_file: For everything; empty for none.
+        syslog_facility: Number of the part of the system's log that is told what a
+            file would be; ``None`` for none.
+        syslog_priority: What it calls normal events; troubles have names of their own.
+    """
+
+    label: str
+    file: str = ""
+    debug_file: str = ""
+    syslog_facility: int | None = None
+    syslog_priority: str = "notice"
 
 
 def debug(message: str, *values: object) -> None:
     """Log what only somebody who hunts a fault wants to read."""
     if _debugging:
-        _log(10, message, values)
+        _log(DEBUG, message, values)
 
 
 def detail(message: str, *values: object) -> None:
     """Log what goes well, for those who asked what is going on."""
     if _detailed:
-        _log(20, message, values)
+        _log(INFO, message, values)
 
 
 def info(message: str, *values: object) -> None:
     """Log a normal event worth a line in the log file."""
-    _log(20, message, values)
+    _log(INFO, message, values)
 
 
 def warning(message: str, *values: object) -> None:
     """Log what the user should know although the work goes on."""
-    _log(30, message, values)
+    _log(WARNING, message, values)
 
 
 def error(message: str, *values: object) -> None:
     """Log why an application was given an error."""
-    _log(40, message, values)
+    _log(ERROR, message, values)
 
 
 def enable_detail(*, debug: bool = False) -> None:
     """Let ``detail`` messages through from now on, and ``debug`` messages if wanted."""
-    global _detailed, _debugging
+    global _detailed, _debugging, _stderr_level  # noqa: PLW0603 -- by the command line
     _detailed, _debugging = True, debug
+    _stderr_level = DEBUG if debug else INFO
 
 
 def is_debugging() -> bool:
@@ -59,15 +74,12 @@ def speak_as(speaker: str) -> None:
     _speaker["speaker"] = speaker
 
 
-def keep_in_file(path: str, label: str) -> None:
-    """Write the messages of this process to a file as well, from now on.
-
-    Args:
-        path: The file; its directory is made if needed.
-        label: What the lines begin with, after the time.
-    """
-    global _file  # noqa: PLW0603 -- one file, set once per file server
-    _file = (path, label)
+def keep_in(places: LogPlaces) -> None:
+    """Keep the messages of this process elsewhere as well, from now on."""
+    global _unopened, _detailed, _debugging  # noqa: PLW0603 -- once per file server
+    _unopened = places
+    if places.debug_file:
+        _detailed = _debugging = True
 
 
 def harmless(text: str) -> str:
@@ -81,39 +93,29 @@ def harmless(text: str) -> str:
 
 _detailed = False
 _debugging = False
+_stderr_level = WARNING
 _speaker = {"speaker": "cvmfsexec"}
-_file: tuple[str, str] | None = None
+_unopened: LogPlaces | None = None
 
 
 def _log(level: int, message: str, values: tuple[object, ...]) -> None:
-    global _file
+    global _unopened
     import logging
 
     logger = logging.getLogger("cvmfsexec")
     if not logger.hasHandlers():
         to_stderr = logging.StreamHandler()
-        to_stderr.setLevel(logging.WARNING)
+        to_stderr.setLevel(_stderr_level)
         to_stderr.setFormatter(
             logging.Formatter("%(speaker)s: %(message)s", defaults=_speaker)
         )
         logger.addHandler(to_stderr)
-    if _file is not None:
-        (path, label), _file = _file, None
-        _add_file(logger, path, label)
+        logger.setLevel(_stderr_level)
+    if _unopened is not None:
+        from cvmfsexec.log_places import open_places
+
+        places, _unopened = _unopened, None
+        for handler in open_places(places):
+            logger.addHandler(handler)
+            logger.setLevel(min(logger.level or handler.level, handler.level))
     logger.log(level, "%s", harmless(message % values if values else message))
-
-
-def _add_file(logger: "Logger", path: str, label: str) -> None:
-    import logging
-
-    from cvmfsexec.log_file import LimitedFile
-
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        to_file = LimitedFile(path, FILE_BYTES_MAX)
-    except OSError:
-        return  # a directory that cannot be written: stderr must do
-    to_file.setFormatter(
-        logging.Formatter(f"%(asctime)s %(levelname)s {label}: %(message)s")
-    )
-    logger.addHandler(to_file)

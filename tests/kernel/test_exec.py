@@ -261,8 +261,28 @@ def test_messages_of_a_file_server_are_kept_in_the_log(tmp_path: Path) -> None:
         log = (dist.parent / "log" / f"{FQRN}.log").read_text()
     assert done.returncode == 1
     assert "Input/output error" in done.stderr
-    assert "corrupt" in log
-    assert FQRN in log
+    (line,) = [line for line in log.splitlines() if "gave EIO" in line]
+    for part in (FQRN, "'/file'", "data/", "corrupt", base_url):
+        assert part in line
+
+
+def test_a_debug_log_has_everything_and_the_user_hears_nothing(tmp_path: Path) -> None:
+    repository = publish_tree(tmp_path, {"file": b"content\n"})
+    with (
+        serve(repository.output) as base_url,
+        client_dist(base_url, repository.master_key_pem) as dist,
+    ):
+        path = dist.parent / "log/everything"
+        with open(dist / "etc/cvmfs/default.local", "a", encoding="utf-8") as local:
+            local.write(f"CVMFS_DEBUGLOG={path}\n")
+        done = run_exec(dist, FQRN, "--", "cat", f"{TOP}/file")
+        kept = path.read_text()
+        (log,) = dist.parent.glob("log/*.log")
+        events = log.read_text()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "content\n", "")
+    assert " DEBUG " in kept
+    assert "is mounted" in kept
+    assert " DEBUG " not in events
 
 
 def test_a_new_revision_is_seen_by_the_next_session(tmp_path: Path) -> None:

@@ -39,21 +39,11 @@ def write_message(program: str, message: str, hint: str = "") -> None:
 
 
 def set_verbosity(program: str, verbosity: int) -> None:
-    """Choose what reaches stderr: 0 warnings, 1 also events, 2 everything.
-
-    With 0 nothing is set up: ``log`` does so with the first warning.
-    """
+    """Choose what reaches stderr: 0 warnings, 1 also events, 2 everything."""
     global _verbosity  # noqa: PLW0603 -- set once, by the command line
     _verbosity = verbosity
     log.speak_as(program)
     if verbosity:
-        import logging
-
-        logging.basicConfig(
-            stream=sys.stderr,
-            level=logging.DEBUG if verbosity > 1 else logging.INFO,
-            format=f"{program}: %(message)s",
-        )
         log.enable_detail(debug=verbosity > 1)
 
 

@@ -22,6 +22,7 @@ from cvmfsexec.configuration.cache_instances import (
 from cvmfsexec.configuration.id_map import IdMap
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash
+from cvmfsexec.log import LogPlaces
 
 if TYPE_CHECKING:
     from cvmfsexec.configuration.evaluate import Configuration
@@ -107,14 +108,12 @@ class ClientSettings(NamedTuple):
 
     Attributes:
         blacklist_paths: Local files that may exist.
-        log_path: File for messages; empty for none.
     """
 
     cache: CacheSettings
     view: ViewSettings
     revision: RevisionSettings
     blacklist_paths: tuple[str, ...]
-    log_path: str
 
     @classmethod
     def from_configuration(cls, configuration: "Configuration") -> "ClientSettings":
@@ -132,7 +131,6 @@ class ClientSettings(NamedTuple):
             view=_view_settings(configuration),
             revision=_revision_settings(configuration),
             blacklist_paths=blacklist_paths(configuration),
-            log_path=configuration.path("CVMFS_USYSLOG"),
         )
 
 
@@ -234,3 +232,27 @@ def _date_s(configuration: "Configuration") -> int | None:
             name, "is not a date", hint="a date looks like 2026-01-31T23:59:59Z"
         )
     return seconds
+
+
+def log_places(configuration: "Configuration") -> LogPlaces:
+    """Return where the messages of a file server are kept.
+
+    Source: docs/reference/client-behaviour.md, "Operation".
+
+    Raises:
+        ConfigurationError: A value is not understood.
+    """
+    file = configuration.path("CVMFS_USYSLOG")
+    facility = configuration.integer("CVMFS_SYSLOG_FACILITY", -1, minimum=-1, maximum=7)
+    level = configuration.integer("CVMFS_SYSLOG_LEVEL", 0, minimum=0, maximum=2)
+    return LogPlaces(
+        label=configuration.get("CVMFS_SYSLOG_PREFIX", configuration.fqrn),
+        file=file,
+        debug_file=configuration.path("CVMFS_DEBUGLOG"),
+        syslog_facility=None if file else _LOG_USER if facility < 0 else 16 + facility,
+        syslog_priority=_SYSLOG_PRIORITIES[level],
+    )
+
+
+_LOG_USER = 1
+_SYSLOG_PRIORITIES = ("notice", "debug", "info")

@@ -17,6 +17,9 @@ from cvmfsexec.fuse.errno_map import describe
 _MESSAGES_MAX = 20
 _PERIOD_S = 60.0
 
+# The kernel asks twice for what fails, first by its own reading ahead.
+_SAME_S = 1.0
+
 
 class FaultAccount:
     """Counts failures and says in the log why an application was given an error.
@@ -47,6 +50,8 @@ class FaultAccount:
         self._period_start_s = float("-inf")
         self._period_messages = 0
         self._suppressed = 0
+        self._last_message = ""
+        self._last_message_s = float("-inf")
 
     def record(self, what: str, error: BaseException, number: int) -> None:
         """Take down one failure.
@@ -57,20 +62,24 @@ class FaultAccount:
             number: The errno that the application is given.
         """
         now_s = self._clock()
+        message = f"{what} gave {describe(number)}: {_reason(error)}"
         with self._lock:
             if number == errno.EIO:
                 self.io_errors += 1
                 self.last_io_error_s = int(now_s)
-            may_log, suppressed = self._admit(now_s)
+            may_log, suppressed = self._admit(message, now_s)
         if suppressed:
             log.error("%d more errors like the last ones were not logged", suppressed)
         if may_log:
-            log.error("%s gave %s: %s", what, describe(number), _reason(error))
+            log.error("%s", message)
         if self._on_fault is not None:
             self._on_fault(what, error)
 
-    def _admit(self, now_s: float) -> tuple[bool, int]:
+    def _admit(self, message: str, now_s: float) -> tuple[bool, int]:
         """Decide whether to log, and how many unlogged failures to mention first."""
+        if message == self._last_message and self._is_soon(now_s):
+            return False, 0
+        self._last_message, self._last_message_s = message, now_s
         suppressed = 0
         if not 0 <= now_s - self._period_start_s < _PERIOD_S:
             self._period_start_s = now_s
@@ -81,6 +90,9 @@ class FaultAccount:
             self._suppressed += 1
             return False, 0
         return True, suppressed
+
+    def _is_soon(self, now_s: float) -> bool:
+        return 0 <= now_s - self._last_message_s < _SAME_S
 
 
 def _reason(error: BaseException) -> str:

@@ -5,23 +5,35 @@ from pathlib import Path
 import pytest
 
 from cvmfsexec.configuration.cache_instances import StoreKind, StoreSettings
-from cvmfsexec.configuration.evaluate import evaluate
+from cvmfsexec.configuration.evaluate import Configuration, evaluate
 from cvmfsexec.configuration.id_map import IdMap
-from cvmfsexec.configuration.settings import ClientSettings, MagicXattrVisibility
+from cvmfsexec.configuration.settings import (
+    ClientSettings,
+    MagicXattrVisibility,
+    log_places,
+)
 from cvmfsexec.errors import ConfigurationError
+from cvmfsexec.log import LogPlaces
 from tests.support.configuration import make_dist
 
 FQRN = "software.example.org"
 HASH = "42cfdfaefcdba55c13e4a15c267340a1d34b3e7f-rmd160"
 
 
-def settings(
+def configuration(
     tmp_path: Path, local: str = "", default: str = "", **files: str
-) -> ClientSettings:
+) -> Configuration:
     root = make_dist(
         tmp_path, {"default.local": local, "default.conf": default, **files}
     )
-    return ClientSettings.from_configuration(evaluate(FQRN, root, None, {}))
+    return evaluate(FQRN, root, None, {})
+
+
+def settings(
+    tmp_path: Path, local: str = "", default: str = "", **files: str
+) -> ClientSettings:
+    given = configuration(tmp_path, local, default, **files)
+    return ClientSettings.from_configuration(given)
 
 
 def test_nothing_configured_gives_the_built_in_values(tmp_path: Path) -> None:
@@ -35,7 +47,6 @@ def test_nothing_configured_gives_the_built_in_values(tmp_path: Path) -> None:
     assert result.revision.auto_update
     assert not result.revision.is_pinned
     assert result.revision.max_ttl_s is None
-    assert result.log_path == f"{tmp_path}/log/{FQRN}.log"
     assert not (tmp_path / "dist/var").exists()
 
 
@@ -152,3 +163,42 @@ def test_value_that_is_not_understood_is_named(
     with pytest.raises(ConfigurationError, match=name) as caught:
         settings(tmp_path, local)
     assert "dist/etc/cvmfs/default.local" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        ("", LogPlaces(FQRN, "TOP/log/FQRN.log")),
+        ("CVMFS_USYSLOG=/a/b\n", LogPlaces(FQRN, "/a/b")),
+        ("CVMFS_DEBUGLOG=/d\n", LogPlaces(FQRN, "TOP/log/FQRN.log", "/d")),
+        ("CVMFS_USYSLOG=\n", LogPlaces(FQRN, syslog_facility=1)),
+        (
+            "CVMFS_USYSLOG=\nCVMFS_SYSLOG_FACILITY=3\nCVMFS_SYSLOG_LEVEL=2\n"
+            "CVMFS_SYSLOG_PREFIX=mine\n",
+            LogPlaces("mine", syslog_facility=19, syslog_priority="info"),
+        ),
+    ],
+)
+def test_messages_are_kept_where_the_parameters_say(
+    tmp_path: Path, local: str, expected: LogPlaces
+) -> None:
+    file = expected.file.replace("TOP", str(tmp_path)).replace("FQRN", FQRN)
+    places = log_places(configuration(tmp_path, local))
+    assert places == expected._replace(file=file)
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        "CVMFS_USYSLOG=relative\n",
+        "CVMFS_DEBUGLOG=relative\n",
+        "CVMFS_SYSLOG_LEVEL=3\n",
+        "CVMFS_SYSLOG_LEVEL=high\n",
+        "CVMFS_SYSLOG_FACILITY=8\n",
+    ],
+)
+def test_places_for_messages_that_mean_nothing_are_refused(
+    tmp_path: Path, local: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=local.partition("=")[0]):
+        log_places(configuration(tmp_path, local))

@@ -55,8 +55,8 @@ def test_a_flood_of_failures_is_logged_in_part_and_counted_in_full(
     clock = Clock()
     account = FaultAccount(clock=clock)
 
-    for _ in range(100):
-        account.record("READ", TransferError("no route"), errno.EIO)
+    for number in range(100):
+        account.record(f"READ {number}", TransferError("no route"), errno.EIO)
     assert len(caplog.messages) == 20
     clock.now_s += 61
     account.record("READ", TransferError("no route"), errno.EIO)
@@ -66,13 +66,26 @@ def test_a_flood_of_failures_is_logged_in_part_and_counted_in_full(
     assert len(caplog.messages) == 22
 
 
+def test_a_failure_that_the_kernel_asks_for_twice_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    account = FaultAccount(clock=clock)
+    for _ in range(2):
+        account.record("READ", TransferError("no route"), errno.EIO)
+    assert (len(caplog.messages), account.io_errors) == (1, 2)
+    clock.now_s += 2
+    account.record("READ", TransferError("no route"), errno.EIO)
+    assert len(caplog.messages) == 2
+
+
 def test_a_clock_set_back_does_not_silence_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = Clock()
     account = FaultAccount(clock=clock)
-    for _ in range(50):
-        account.record("READ", TransferError("no route"), errno.EIO)
+    for number in range(50):
+        account.record(f"READ {number}", TransferError("no route"), errno.EIO)
     caplog.clear()
 
     clock.now_s -= 500
