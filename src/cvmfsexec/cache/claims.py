@@ -5,15 +5,9 @@ lock on one byte of the file ``cvmfsexec.claims`` in the cache directory, at an 
 that the object's hash gives. Who has it fetches; the others look for the object until
 it is there, or until the claim is free again because its holder failed or died.
 
-Facts about these locks (``F_OFD_SETLK``, locks of an open file description):
-
-* The kernel lets go of them with the last descriptor, however the holder dies and in
-  whichever pid namespace it was. Nothing is left behind, nobody has to clear up.
-* They need no bytes to lie on: the file stays empty.
-* One process has one description, so its threads do not exclude each other. They need
-  not: ``cvmfsexec.fetch.flights`` lets one of them come here.
-* Waiting in the kernel (``F_OFD_SETLKW``) has no time limit and cannot be called off
-  in a thread. So whoever waits looks again and again, with growing pauses.
+The locks are those of :mod:`cvmfsexec.cache.byte_locks`: they end with their process,
+however it dies. The file stays empty. The threads of a process do not exclude each
+other, and need not: ``cvmfsexec.fetch.flights`` lets one of them come here.
 
 **A claim is advice.** Nobody waits for longer than ``patience_s``: a holder may be
 stopped, or be stuck in a network that is better for others. Two who fetch the same
@@ -24,14 +18,13 @@ Any thread may call. It costs two system calls where nobody else wants the objec
 """
 
 import contextlib
-import errno
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from cvmfsexec import log
+from cvmfsexec.cache import byte_locks
 from cvmfsexec.format.digest import ContentHash
 
 FILE_NAME = "cvmfsexec.claims"
@@ -45,8 +38,6 @@ LOW_PATIENCE_FOR_S = 60.0
 """For so long after a wait in vain: the holder is likely to have more claims."""
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-_HELD_BY_OTHERS = frozenset({errno.EAGAIN, errno.EACCES})
-_FLOCK = struct.Struct("hhqqi0q")  # struct flock: type, whence, start, length, pid
 
 
 class Claims:
@@ -138,27 +129,19 @@ class Claims:
 
     def _try(self, offset: int) -> bool:
         """Take the lock, unless somebody has it or there are none."""
-        import fcntl
-
         if not self._are_possible:
             return False
         try:
-            fcntl.fcntl(
-                self._open_file(), fcntl.F_OFD_SETLK, _lock(fcntl.F_WRLCK, offset)
-            )
+            return byte_locks.try_lock(self._open_file(), offset)
         except OSError as error:
-            if error.errno not in _HELD_BY_OTHERS:
-                self._do_without(error)
+            self._do_without(error)
             return False
-        return True
 
     def _release(self, offset: int) -> None:
-        import fcntl
-
         if self._file is None:
             return  # closed meanwhile, and released by that
         try:
-            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _lock(fcntl.F_UNLCK, offset))
+            byte_locks.unlock(self._file, offset)
         except OSError as error:  # a network file system that lost its server
             self._do_without(error)
 
@@ -176,12 +159,4 @@ class Claims:
 
 
 def _open(directory: int) -> int:
-    try:
-        return os.open(FILE_NAME, _FLAGS, 0o600, dir_fd=directory)
-    except PermissionError as error:
-        # That would look like a lock that somebody has.
-        raise OSError(errno.EROFS, error.strerror) from error
-
-
-def _lock(kind: int, offset: int) -> bytes:
-    return _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
+    return os.open(FILE_NAME, _FLAGS, 0o600, dir_fd=directory)

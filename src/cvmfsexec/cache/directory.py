@@ -15,9 +15,14 @@ announces with that of the file and fetches a short one again. Objects of which 
 announces a size are refused by their readers (SQLite, PEM, JSON know their own end)
 and are then given up with ``Fetcher.discard``.
 
+**Bounded**: bytes are written to the directory only if the quota has room for them,
+which it makes by removing what was used least recently (:mod:`.quota`). The last use of
+an object is noted when it is opened.
+
 **Without room** a transaction moves to an unnamed file elsewhere, or, if the object is
-not large, to memory, with all it has so far. The store then asks the directory again
-only after a minute.
+not large, to memory, with all it has so far. If the disk is full, some objects are
+removed first; if that does not help, the store asks the directory again only after a
+minute.
 """
 
 import contextlib
@@ -28,21 +33,29 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.claims import Claims
+from cvmfsexec.cache.contents import mark_volatile
+from cvmfsexec.cache.lasting_pins import size_of
 from cvmfsexec.cache.pending import PendingFile, PendingFiles
+from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
-from cvmfsexec.cache.usage import estimate_used_bytes
+from cvmfsexec.cache.quota import BeyondLimitError, Quota
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REST_S = 60.0
-_ESTIMATE_VALID_S = 60.0
+
+_T = TypeVar("_T")
+
+USE_IS_RECENT_NS = 60 * 10**9
+"""A use that is noted is true for so long; to note it costs a write of the inode."""
 
 
 class DirectoryStore:
@@ -51,8 +64,13 @@ class DirectoryStore:
     Args:
         path: Where the directory is, for messages.
         directory: Descriptor of it; becomes the store's.
+        limit_bytes: How much it may hold; 0 for anything.
         scratch_directory: Where objects go that the directory has no room for.
         clock: Seconds that do not jump.
+
+    Attributes:
+        quota: How much it holds, and may hold.
+        keeps_volatile: Whether what is stored is to be removed before all else.
     """
 
     def __init__(
@@ -60,6 +78,7 @@ class DirectoryStore:
         path: str,
         directory: int,
         *,
+        limit_bytes: int = 0,
         scratch_directory: str = "/tmp",  # noqa: S108 -- unnamed files only
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,29 +90,51 @@ class DirectoryStore:
         self._claims = Claims(directory)
         self._rests_until_s = 0.0
         self._has_warned = False
-        self._estimate = (float("-inf"), 0)
+        self._notes_use = True
+        self.quota = Quota(directory, path, limit_bytes, self.pending.remove_dead)
+        self.keeps_volatile = False
 
     @classmethod
-    def open(cls, path: str) -> Self:
+    def open(cls, path: str, limit_bytes: int = 0) -> Self:
         """Open a cache directory, making it if needed, and clear what the dead left.
+
+        Args:
+            path: Where it is.
+            limit_bytes: How much it may hold; 0 for anything.
 
         Raises:
             CacheError: The directory cannot be used, or others could have changed it.
         """
-        store = cls(path, open_private_directory(path))
+        return cls.on_descriptor(path, open_private_directory(path), limit_bytes)
+
+    @classmethod
+    def on_descriptor(cls, path: str, directory: int, limit_bytes: int = 0) -> Self:
+        """Open a directory that is known to be this user's alone; as :meth:`open`.
+
+        Args:
+            path: Where it is, for messages.
+            directory: Descriptor of it; becomes the store's.
+            limit_bytes: How much it may hold; 0 for anything.
+        """
+        store = cls(path, directory, limit_bytes=limit_bytes)
         store.pending.remove_dead()
+        try:
+            store.quota.begin()
+        except OSError as error:  # a read-only cache, or a disk that is full
+            log.debug("cache directory %s: no ledger: %s", path, error)
         return store
 
     def close(self) -> None:
         """Give back the directory; descriptors of objects stay good."""
+        self.quota.close()
         self._claims.close()
         os.close(self._directory)
 
     def open_object(self, content_hash: ContentHash) -> int | None:
-        """See ``ObjectStore``; one system call."""
+        """See ``ObjectStore``; two system calls, a third if a use is to be noted."""
         path = content_hash.cache_path()
         try:
-            return os.open(path, _OPEN_FLAGS, dir_fd=self._directory)
+            descriptor = os.open(path, _OPEN_FLAGS, dir_fd=self._directory)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -101,16 +142,36 @@ class DirectoryStore:
                 raise CacheError(f"cannot open {path}: {error.strerror}") from error
             log.warning("cache: cannot read %s: %s", path, error.strerror)
             return None  # a disk that fails: the network has it too
+        if self._notes_use:
+            self._note_use(descriptor)
+        return descriptor
+
+    def _note_use(self, descriptor: int) -> None:
+        """Let the object be removed after those that were used before."""
+        now_ns = time.time_ns()
+        if abs(now_ns - os.fstat(descriptor).st_mtime_ns) > USE_IS_RECENT_NS:
+            try:
+                os.utime(descriptor, ns=(now_ns, now_ns))
+            except OSError:  # a read-only file system: nothing is removed there, either
+                self._notes_use = False
 
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
         return os.access(content_hash.cache_path(), os.F_OK, dir_fd=self._directory)
 
+    def pin(self, content_hash: ContentHash) -> Pin:
+        """See ``ObjectStore``."""
+        return self.quota.pin(content_hash)
+
     def claim(
-        self, content_hash: ContentHash, *, patience_s: float
+        self,
+        content_hash: ContentHash,
+        *,
+        patience_s: float,
+        size_bytes: int | None = None,
     ) -> AbstractContextManager[bool]:
         """See ``ObjectStore``; two system calls."""
-        if self._clock() < self._rests_until_s:
+        if self._clock() < self._rests_until_s or not self.quota.would_keep(size_bytes):
             # What is fetched is kept by nobody: waiting in line would gain nothing.
             return contextlib.nullcontext(enter_result=False)
         return self._claims.claim(
@@ -125,21 +186,19 @@ class DirectoryStore:
 
     def remove(self, content_hash: ContentHash) -> None:
         """See ``ObjectStore``."""
+        size_bytes = size_of(self._directory, content_hash)
         try:
             os.unlink(content_hash.cache_path(), dir_fd=self._directory)
         except FileNotFoundError:
             pass
         except OSError as error:
             self.give_up(error)
+        else:
+            self.quota.count_removed(size_bytes)
 
     def used_bytes(self) -> int | None:
-        """See ``ObjectStore``; an estimate that is up to a minute old."""
-        now_s = self._clock()
-        made_at_s, used_bytes = self._estimate
-        if now_s - made_at_s > _ESTIMATE_VALID_S:
-            used_bytes = estimate_used_bytes(self._directory)
-            self._estimate = (now_s, used_bytes)
-        return used_bytes
+        """See ``ObjectStore``."""
+        return self.quota.used_bytes()
 
     def open_places(self) -> Iterator[PendingFile]:
         """Yield new files to write an object to, the best first, as they are needed.
@@ -151,7 +210,7 @@ class DirectoryStore:
         """
         if self._clock() >= self._rests_until_s:
             try:
-                file = self.pending.create()
+                file = self.trying_for_room(0, self.pending.create)
             except OSError as error:
                 self.give_up(error)
             else:
@@ -166,7 +225,24 @@ class DirectoryStore:
                 room_bytes=scratch.MEMORY_BYTES_MAX,
             )
 
-    def publish(self, file: PendingFile, content_hash: ContentHash) -> int:
+    def trying_for_room(self, size_bytes: int, call: Callable[[], _T]) -> _T:
+        """Make a system call; if the disk is full, once more after making room.
+
+        Raises:
+            OSError: As the second one.
+        """
+        try:
+            return call()
+        except OSError as error:
+            if error.errno not in _DISK_IS_FULL or isinstance(error, BeyondLimitError):
+                raise
+            if not self.quota.make_room_on_disk(size_bytes):
+                raise
+        return call()
+
+    def publish(
+        self, file: PendingFile, content_hash: ContentHash, size_bytes: int
+    ) -> int:
         """Make a file visible as its object, if possible.
 
         Returns:
@@ -174,14 +250,22 @@ class DirectoryStore:
             does not know its name.
         """
         path = content_hash.cache_path()
-        if self.place(file, path) and file.name is None:
+        if self.place(file, path, size_bytes):
             return self._reopen(file.descriptor, path)
         return file.descriptor
 
-    def place(self, file: PendingFile, path: str) -> bool:
-        """Give a file its place; return whether it could be done."""
+    def place(self, file: PendingFile, path: str, size_bytes: int) -> bool:
+        """Give a file its place; return whether it could be done.
+
+        Its bytes were reserved; that is settled here, one way or the other.
+        """
         try:
-            self.pending.keep(file, path)
+            with self.quota.counted(size_bytes) as visibility:
+                if self.keeps_volatile:
+                    mark_volatile(file.descriptor)
+                visibility.is_new = self.trying_for_room(
+                    size_bytes, partial(self.pending.keep, file, path)
+                )
         except FileNotFoundError:
             log.debug("cache: the file that was to be %s is gone", path)
         except OSError as error:
@@ -220,12 +304,20 @@ class DirectoryStore:
 class _DirectoryTransaction:
     """An object being written to the best place that has room for it."""
 
-    __slots__ = ("_file", "_is_over", "_places", "_store", "_written_bytes")
+    __slots__ = (
+        "_file",
+        "_is_over",
+        "_places",
+        "_reserved_bytes",
+        "_store",
+        "_written_bytes",
+    )
 
     def __init__(self, store: DirectoryStore) -> None:
         self._store = store
         self._places = store.open_places()
         self._written_bytes = 0
+        self._reserved_bytes = 0
         self._is_over = False
         self._file = self._open_next(None)
 
@@ -240,17 +332,31 @@ class _DirectoryTransaction:
         if not self._file.has_room(self._written_bytes + len(data)):
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         try:
-            scratch.write_all(self._file.descriptor, data)
+            if self._file.is_in_cache:
+                self._append_in_cache(data)
+            else:
+                scratch.write_all(self._file.descriptor, data)
         except OSError as error:
             return error
         return None
+
+    def _append_in_cache(self, data: bytes | bytearray) -> None:
+        if not self._store.quota.would_keep(self._written_bytes + len(data)):
+            raise BeyondLimitError
+        self._store.quota.reserve(len(data))
+        self._reserved_bytes += len(data)
+        write = partial(
+            scratch.write_all_at, self._file.descriptor, data, self._written_bytes
+        )
+        self._store.trying_for_room(len(data), write)
 
     def commit(self, content_hash: ContentHash) -> int:
         """See ``Transaction``."""
         descriptor = self._file.descriptor
         if self._file.is_in_cache:
             self._flush()
-            descriptor = self._store.publish(self._file, content_hash)
+            size_bytes, self._reserved_bytes = self._reserved_bytes, 0
+            descriptor = self._store.publish(self._file, content_hash, size_bytes)
         self._is_over = True
         return descriptor
 
@@ -259,7 +365,9 @@ class _DirectoryTransaction:
         is_kept = False
         if self._file.is_in_cache:
             self._flush()
-            is_kept = self._store.place(self._file, content_hash.cache_path())
+            size_bytes, self._reserved_bytes = self._reserved_bytes, 0
+            path = content_hash.cache_path()
+            is_kept = self._store.place(self._file, path, size_bytes)
         self._is_over = True
         scratch.close_unwanted(self._file.descriptor)
         return is_kept
@@ -279,10 +387,11 @@ class _DirectoryTransaction:
     def _move(self, reason: OSError) -> None:
         """Go on in the next place that takes what was written so far."""
         file = self._file
-        if file.is_in_cache:
+        if file.is_in_cache and not isinstance(reason, BeyondLimitError):
             self._store.give_up(reason)
         self._file = self._copy_to_next(file.descriptor, reason)
         self._store.pending.discard(file)
+        self._give_back()
 
     def _copy_to_next(self, source: int, reason: OSError) -> PendingFile:
         while True:
@@ -306,6 +415,12 @@ class _DirectoryTransaction:
         if not self._is_over:
             self._is_over = True
             self._store.pending.discard(self._file)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        size_bytes, self._reserved_bytes = self._reserved_bytes, 0
+        if size_bytes:
+            self._store.quota.give_back(size_bytes)
 
     def __enter__(self) -> Self:
         return self

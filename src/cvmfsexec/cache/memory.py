@@ -1,4 +1,7 @@
-"""Objects kept in this process: for tests, and for tools that store nothing."""
+"""Objects kept in this process: for tests, and for tools that store nothing.
+
+With a limit it is a cache: what was stored or opened longest ago is forgotten.
+"""
 
 import contextlib
 import os
@@ -7,12 +10,15 @@ from types import TracebackType
 from typing import Self
 
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.pins import NO_PIN, Pin
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
 
 class MemoryStore:
     """An ``ObjectStore`` without limit that ends with its process."""
+
+    quota = None
 
     def __init__(self) -> None:
         self._objects: dict[ContentHash, bytes] = {}
@@ -26,11 +32,16 @@ class MemoryStore:
         """See ``ObjectStore``."""
         return content_hash in self._objects
 
+    def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- as below
+        """See ``ObjectStore``; nothing is removed."""
+        return NO_PIN
+
     def claim(
         self,
         content_hash: ContentHash,  # noqa: ARG002 -- see ``ObjectStore``
         *,
         patience_s: float,  # noqa: ARG002
+        size_bytes: int | None = None,  # noqa: ARG002
     ) -> AbstractContextManager[bool]:
         """See ``ObjectStore``; there are no other processes."""
         return contextlib.nullcontext(enter_result=True)

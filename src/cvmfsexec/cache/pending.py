@@ -112,20 +112,29 @@ class PendingFiles:
         descriptor, name = self._create_named()
         return PendingFile(descriptor, is_in_cache=True, name=name)
 
-    def keep(self, file: PendingFile, path: str) -> None:
+    def keep(self, file: PendingFile, path: str) -> bool:
         """Make a file visible, unless an equal one is; the descriptor stays open.
 
         Args:
             file: What ``create`` returned, whole.
             path: Its place below the directory; one directory on the way is made.
 
+        Returns:
+            Whether it is; else an equal one was there.
+
         Raises:
             OSError: As the kernel says; the file is as it was.
         """
         if self._is_shared:
             os.fchmod(file.descriptor, _SHARED_FILE)
-        with contextlib.suppress(FileExistsError):
+        if file.name is not None and os.access(path, os.F_OK, dir_fd=self._directory):
+            self.forget(file)  # or the rename would replace the other
+            return False
+        try:
             self._place(file, path)
+        except FileExistsError:
+            return False
+        return True
 
     def replace(self, file: PendingFile, path: str) -> None:
         """Make a file visible in place of what is there; else as ``keep``.

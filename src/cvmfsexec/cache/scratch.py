@@ -46,6 +46,22 @@ def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         written += os.write(descriptor, memoryview(data)[written:])
 
 
+def write_all_at(
+    descriptor: int, data: bytes | bytearray | memoryview, offset: int
+) -> None:
+    """Write every byte from an offset on, and go on from there.
+
+    What an attempt that failed has left behind the offset is forgotten.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    if os.lseek(descriptor, 0, os.SEEK_CUR) != offset:
+        os.ftruncate(descriptor, offset)
+        os.lseek(descriptor, offset, os.SEEK_SET)
+    write_all(descriptor, data)
+
+
 def copy_start(source: int, target: int, length_bytes: int) -> None:
     """Append the first bytes of one file to another.
 

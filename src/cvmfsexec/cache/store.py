@@ -11,6 +11,9 @@
   The store says so once, as a warning.
 * A claim lets one process fetch an object while others that share the store wait for
   it. It is advice, and ends with its process.
+* A store may have a limit, which holds for the sum of all processes that share it, and
+  removes what was used least recently to keep to it. What is pinned stays; what is
+  open stays readable. An object that does not fit is read without being kept.
 * Any thread may call a store; one transaction belongs to one thread.
 
 Nothing here verifies: who commits an object answers for it (``cvmfsexec.fetch``).
@@ -21,6 +24,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
+from cvmfsexec.cache.pins import Pin
 from cvmfsexec.format.digest import ContentHash
 
 
@@ -70,8 +74,47 @@ class Transaction(Protocol):
         """Abort."""
 
 
+class StoreQuota(Protocol):
+    """How much a store holds, and how it is kept to its limit."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """The limit that this process goes by; 0 for none."""
+
+    @limit_bytes.setter
+    def limit_bytes(self, limit_bytes: int) -> None:
+        """Go by another limit from now on."""
+
+    def used_bytes(self) -> int:
+        """Return how many bytes all processes have stored."""
+
+    def pinned_bytes(self) -> int:
+        """Return how many of them are pinned, by whichever process."""
+
+    def in_use(self) -> frozenset[ContentHash]:
+        """Return the objects that living processes have pinned."""
+
+    def clean(self, target_bytes: int) -> bool:
+        """Remove what was used least recently until no more than this is used.
+
+        Returns:
+            Whether that was reached; pinned objects may prevent it.
+        """
+
+    def cleanings_within(self, period_s: float) -> int:
+        """Return how often anybody made room in the last so many seconds."""
+
+
 class ObjectStore(Protocol):
-    """Objects by content hash."""
+    """Objects by content hash.
+
+    Attributes:
+        quota: Its limit; ``None`` for a store that has no say in what it holds.
+    """
+
+    @property
+    def quota(self) -> StoreQuota | None:
+        """See above."""
 
     def open_object(self, content_hash: ContentHash) -> int | None:
         """Return a readable descriptor, which the caller closes; ``None`` if absent.
@@ -83,8 +126,18 @@ class ObjectStore(Protocol):
     def has(self, content_hash: ContentHash) -> bool:
         """Whether the object is there."""
 
+    def pin(self, content_hash: ContentHash) -> Pin:
+        """Keep an object from being removed to make room, from now on.
+
+        It need not be there yet. Pin it before it is opened.
+        """
+
     def claim(
-        self, content_hash: ContentHash, *, patience_s: float
+        self,
+        content_hash: ContentHash,
+        *,
+        patience_s: float,
+        size_bytes: int | None = None,
     ) -> AbstractContextManager[bool]:
         """Keep other processes from fetching what we are about to fetch.
 
@@ -94,6 +147,8 @@ class ObjectStore(Protocol):
         Args:
             content_hash: Names the object.
             patience_s: Wait no longer than this; 0 for not at all.
+            size_bytes: Its size, decompressed, if that is known: for an object that is
+                too large to be kept, nobody waits.
 
         Returns:
             What to enter; it tells whether nobody else is fetching the object, as far
@@ -112,7 +167,7 @@ class ObjectStore(Protocol):
         """Forget an object; one that is absent is forgotten already."""
 
     def used_bytes(self) -> int | None:
-        """Return about how many bytes are stored, or ``None`` if that is unknown."""
+        """Return how many bytes are stored, or ``None`` if that is unknown."""
 
     def close(self) -> None:
         """Give back what the store holds; descriptors of objects stay good."""

@@ -1,19 +1,32 @@
-"""About how many bytes a cache directory holds, without looking at all of it.
+"""How many bytes a cache directory holds: counted, or about.
 
-Objects are named by hashes, so each of the 256 directories holds the like share.
-Some are summed up until enough objects were seen; small caches are counted exactly.
-The answer is for ``df``; a quota needs to know better.
+Objects are named by hashes, so each of the 256 directories holds the like share. An
+estimate sums up some of them until enough objects were seen; small caches are counted
+exactly. It is for a start without a ledger, which must not take longer than any other.
 """
 
-import os
+from typing import NamedTuple
+
+from cvmfsexec.cache.contents import PREFIXES, object_files
 
 ENOUGH_OBJECTS = 2_000  # 5 ms of work; about 5 % off for files of a software tree
 
-_DIRECTORIES = 256
 _STRIDE = 97  # odd, so that every directory comes once, and neighbours far apart
 
 
-def estimate_used_bytes(directory: int, *, enough_objects: int = ENOUGH_OBJECTS) -> int:
+class Usage(NamedTuple):
+    """How much a directory holds.
+
+    Attributes:
+        used_bytes: The sum of the sizes of its objects.
+        is_exact: Whether every object was looked at.
+    """
+
+    used_bytes: int
+    is_exact: bool
+
+
+def estimate_usage(directory: int, *, enough_objects: int = ENOUGH_OBJECTS) -> Usage:
     """Return the estimated sum of the sizes of all objects.
 
     Args:
@@ -21,32 +34,17 @@ def estimate_used_bytes(directory: int, *, enough_objects: int = ENOUGH_OBJECTS)
         enough_objects: Look at no more directories once so many were seen.
     """
     objects = total_bytes = visited = 0
-    for step in range(_DIRECTORIES):
-        if objects >= enough_objects:
-            break
-        sizes = _sizes(directory, f"{step * _STRIDE % _DIRECTORIES:02x}")
-        objects += len(sizes)
-        total_bytes += sum(sizes)
+    while visited < len(PREFIXES) and objects < enough_objects:
+        prefix = PREFIXES[visited * _STRIDE % len(PREFIXES)]
+        files = object_files(directory, prefix)
+        objects += len(files)
+        total_bytes += sum(status.st_size for _, status in files)
         visited += 1
-    return total_bytes * _DIRECTORIES // visited
+    if visited == len(PREFIXES):
+        return Usage(total_bytes, is_exact=True)
+    return Usage(total_bytes * len(PREFIXES) // visited, is_exact=False)
 
 
-def _sizes(directory: int, name: str) -> list[int]:
-    try:
-        descriptor = os.open(
-            name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory
-        )
-    except OSError:
-        return []  # no object begins with these digits
-    try:
-        with os.scandir(descriptor) as entries:
-            return [size for entry in entries if (size := _size(entry)) is not None]
-    finally:
-        os.close(descriptor)
-
-
-def _size(entry: os.DirEntry[str]) -> int | None:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except OSError:
-        return None  # removed meanwhile
+def estimate_used_bytes(directory: int) -> int:
+    """Return about how many bytes a directory holds."""
+    return estimate_usage(directory).used_bytes

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from cvmfsexec.cache.usage import estimate_used_bytes
+from cvmfsexec.cache.usage import Usage, estimate_usage
 
 
-def estimate(path: Path, enough_objects: int) -> int:
+def estimate(path: Path, enough_objects: int) -> Usage:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return estimate_used_bytes(descriptor, enough_objects=enough_objects)
+        return estimate_usage(descriptor, enough_objects=enough_objects)
     finally:
         os.close(descriptor)
 
@@ -28,23 +28,28 @@ def fill(path: Path, count: int) -> int:
 
 
 def test_an_empty_cache_uses_nothing(tmp_path: Path) -> None:
-    assert estimate(tmp_path, 10) == 0
+    assert estimate(tmp_path, 10) == (0, True)
 
 
 def test_few_objects_are_counted_exactly(tmp_path: Path) -> None:
     (tmp_path / "txn").mkdir()
     (tmp_path / "txn" / "pending").write_bytes(bytes(1000))
     (tmp_path / "cvmfschecksum.atlas.cern.ch").write_bytes(bytes(1000))
-    assert estimate(tmp_path, 1000) == fill(tmp_path, 0)
-    assert fill(tmp_path, 100) == estimate(tmp_path, 1000)
+    assert estimate(tmp_path, 1000) == (0, True)
+    total_bytes = fill(tmp_path, 100)
+    assert estimate(tmp_path, 1000) == (total_bytes, True)
 
 
 def test_many_objects_are_estimated(tmp_path: Path) -> None:
     total_bytes = fill(tmp_path, 2000)
-    assert estimate(tmp_path, 500) == pytest.approx(total_bytes, rel=0.2)
+    used_bytes, is_exact = estimate(tmp_path, 500)
+    assert used_bytes == pytest.approx(total_bytes, rel=0.2)
+    assert not is_exact
 
 
-def test_an_object_that_is_removed_meanwhile_is_not_counted(tmp_path: Path) -> None:
+def test_what_is_no_object_is_not_counted(tmp_path: Path) -> None:
     (tmp_path / "ab").mkdir()
-    (tmp_path / "ab" / "cd").symlink_to("missing")
-    assert estimate(tmp_path, 10) == len("missing")
+    (tmp_path / "ab" / ("0" * 38)).symlink_to("missing")
+    (tmp_path / "ab" / ("1" * 38)).mkdir()
+    (tmp_path / "ab" / "fetchJo3Bg7").write_bytes(bytes(1000))
+    assert estimate(tmp_path, 10) == (0, True)

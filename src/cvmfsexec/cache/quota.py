@@ -1,0 +1,358 @@
+"""The limit of a cache directory, over all processes that use it, at every moment.
+
+Before bytes are written to the directory they are reserved here, of what the process
+has been granted by the ledger (:mod:`cvmfsexec.cache.ledger`). Grants and what is
+stored together never exceed the limit, so neither does what is stored, whoever is
+killed.
+
+**At the limit** one process makes room, down to half of it (:mod:`.eviction`). Others
+wait for a moment, as the first directories bring room; then they go on without: what
+they fetch is read and not kept, and for a while nobody waits for it. The same if all
+that is left is in use.
+
+**The limit that holds** is the lowest of those of the processes that use the cache now.
+No limit (0) never removes anything, but counts, for others that have one.
+
+**A full disk** is no reason to keep what nobody uses: some of that is removed
+(:meth:`Quota.make_room_on_disk`); only if it does not help the store does without.
+
+Threads: any. ``_mutex`` guards the numbers; ``_drawing`` is held by the thread that
+asks the ledger, or makes room.
+"""
+
+import contextlib
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from cvmfsexec import log
+from cvmfsexec.cache.eviction import evict, recount
+from cvmfsexec.cache.lasting_pins import pinned_for_good, size_of
+from cvmfsexec.cache.ledger import Book, Ledger
+from cvmfsexec.cache.pins import LedgerPin, Pin
+from cvmfsexec.cache.usage import estimate_usage
+from cvmfsexec.format.digest import ContentHash
+
+GRANT_BYTES_MAX = 1 << 20
+"""Some dozens of small files; with a hundred processes, 2 % of the default limit."""
+
+_GRANT_SHARE = 64  # of what is free, so that the last of many still finds something
+_DISK_SHARE = 8  # of what is used, to be removed when the disk is full
+
+WAIT_S = 2.0
+REST_S = 10.0
+"""How long to wait for who makes room; how long not to wait (or try) after that."""
+
+_PAUSE_MIN_S = 0.001
+_PAUSE_MAX_S = 0.05
+_BROOM_WAIT_S = 60.0
+
+_COUNT_AFTER_S = 5.0  # the start of a job is not the time to count
+_COUNT_PAUSE_S = 0.01
+_COUNT_VALID_S = 86_400
+
+
+class BeyondLimitError(OSError):
+    """The limit leaves no room for bytes that were to be written."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EDQUOT, "the limit of the cache is reached")
+
+
+class Quota:
+    """A process's share of what a cache directory may hold. A ``StoreQuota``.
+
+    Args:
+        directory: Descriptor of the cache directory, which stays the caller's.
+        path: Where that is, for messages.
+        limit_bytes: The limit; 0 for none.
+        tidy: Called by who makes room: removes what the dead have left.
+    """
+
+    def __init__(
+        self,
+        directory: int,
+        path: str,
+        limit_bytes: int = 0,
+        tidy: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._directory = directory
+        self._path = path
+        self._tidy = tidy
+        self._ledger = Ledger(
+            directory, limit_bytes, partial(estimate_usage, directory)
+        )
+        self._mutex = threading.Lock()
+        self._drawing = threading.Lock()
+        self._room_bytes = 0
+        self._rests_until_s = float("-inf")
+        self._has_warned = False
+        self._closing = threading.Event()
+
+    def begin(self) -> None:
+        """Open the account; whoever has a limit is bound by ours from now on.
+
+        Raises:
+            OSError: There is no ledger here, and cannot be.
+        """
+        with self._ledger.locked() as book:
+            book.settle_dead()
+            is_old = book.summary.counted_at_s < time.time() - _COUNT_VALID_S
+            is_too_much = 0 < book.limit_bytes < book.used_bytes
+        if is_old or is_too_much:
+            threading.Thread(
+                target=self._put_in_order, name="cache count", daemon=True
+            ).start()
+
+    def close(self) -> None:
+        """Give back what was granted."""
+        self._closing.set()
+        self._ledger.close()
+
+    @property
+    def limit_bytes(self) -> int:
+        """See ``StoreQuota``."""
+        return self._ledger.limit_bytes
+
+    @limit_bytes.setter
+    def limit_bytes(self, limit_bytes: int) -> None:
+        self._ledger.limit_bytes = limit_bytes
+
+    def would_keep(self, size_bytes: int | None) -> bool:
+        """Whether there would be room for an object, if need be by removing others.
+
+        Source: docs/reference/client-behaviour.md, "Quota".
+
+        Args:
+            size_bytes: Its size, if that is known.
+        """
+        limit_bytes = self.limit_bytes
+        if not limit_bytes:
+            return True
+        if size_bytes is not None and size_bytes > limit_bytes - limit_bytes // 2:
+            return False
+        return time.monotonic() >= self._rests_until_s
+
+    def used_bytes(self) -> int:
+        """See ``StoreQuota``."""
+        try:
+            with self._ledger.locked() as book:
+                return book.used_bytes
+        except OSError:
+            return estimate_usage(self._directory).used_bytes
+
+    def pinned_bytes(self) -> int:
+        """See ``StoreQuota``."""
+        pinned = self.in_use() | pinned_for_good(self._directory)
+        return sum(size_of(self._directory, content_hash) for content_hash in pinned)
+
+    def in_use(self) -> frozenset[ContentHash]:
+        """See ``StoreQuota``."""
+        try:
+            with self._ledger.locked() as book:
+                return book.in_use()
+        except OSError:
+            return frozenset()
+
+    def clean(self, target_bytes: int) -> bool:
+        """See ``StoreQuota``."""
+        deadline_s = time.monotonic() + _BROOM_WAIT_S
+        with contextlib.suppress(OSError):
+            while time.monotonic() < deadline_s:
+                with self._ledger.broom() as is_ours:
+                    if is_ours:
+                        return self._evict(lambda _used: target_bytes) <= target_bytes
+                if self.used_bytes() <= target_bytes:
+                    return True
+                time.sleep(_PAUSE_MAX_S)
+        return False
+
+    def cleanings_within(self, period_s: float) -> int:
+        """See ``StoreQuota``."""
+        since_s = time.time() - period_s
+        try:
+            with self._ledger.locked() as book:
+                return sum(at_s >= since_s for at_s in book.summary.cleaned_at_s)
+        except OSError:
+            return 0
+
+    def reserve(self, size_bytes: int) -> None:
+        """Take room for bytes that are about to be written.
+
+        Raises:
+            BeyondLimitError: There is none within the limit.
+            OSError: The ledger cannot be written, so neither can the cache.
+        """
+        if not self._take(size_bytes):
+            with self._drawing:
+                if not (self._take(size_bytes) or self._draw(size_bytes)):
+                    raise BeyondLimitError
+
+    def give_back(self, size_bytes: int) -> None:
+        """Take notice that reserved bytes were not written, or are gone."""
+        with self._mutex:
+            self._room_bytes += size_bytes
+            surplus_bytes = self._room_bytes - 2 * GRANT_BYTES_MAX
+            if surplus_bytes <= 0:
+                return
+            self._room_bytes -= surplus_bytes
+        with contextlib.suppress(OSError), self._ledger.locked() as book:
+            self._ledger.charge(book, -surplus_bytes)
+
+    @contextlib.contextmanager
+    def counted(self, size_bytes: int) -> Iterator["Visibility"]:
+        """Count an object whose bytes were reserved while it becomes visible.
+
+        Yields:
+            What is to be told if it does not become visible.
+
+        Raises:
+            OSError: It cannot be counted.
+        """
+        self._ledger.count(size_bytes)
+        visibility = Visibility()
+        try:
+            yield visibility
+        finally:
+            self._ledger.count_linked(size_bytes, is_new=visibility.is_new)
+            if not visibility.is_new:
+                self.give_back(size_bytes)
+
+    def count_removed(self, size_bytes: int) -> None:
+        """Take notice that an object is gone."""
+        self._ledger.count_removed(size_bytes)
+
+    def make_room_on_disk(self, size_bytes: int) -> bool:
+        """Remove what was used least, as the disk does not take an object.
+
+        Returns:
+            Whether anything was removed, by us or by others meanwhile.
+        """
+        if not self.would_keep(size_bytes) or not self.limit_bytes:
+            return False
+
+        def target_of(used_bytes: int) -> int:
+            return used_bytes - max(used_bytes // _DISK_SHARE, 4 * size_bytes)
+
+        with contextlib.suppress(OSError), self._drawing:
+            before_bytes = self.used_bytes()
+            with self._ledger.broom() as is_ours:
+                if is_ours:
+                    return self._evict(target_of) < before_bytes
+            return self._wait(lambda: self.used_bytes() < before_bytes)
+        return False
+
+    def pin(self, content_hash: ContentHash) -> Pin:
+        """See ``ObjectStore``."""
+        return LedgerPin(self._ledger, content_hash)
+
+    def _take(self, size_bytes: int) -> bool:
+        with self._mutex:
+            if self._room_bytes < size_bytes:
+                return False
+            self._room_bytes -= size_bytes
+            return True
+
+    def _draw(self, size_bytes: int) -> bool:
+        with self._ledger.locked() as book:
+            if self._grant(book, size_bytes):
+                return True
+            is_hopeless = _is_hopeless(book)
+        if is_hopeless or time.monotonic() < self._rests_until_s:
+            return False
+        return self._make_room(size_bytes)
+
+    def _grant(self, book: Book, size_bytes: int) -> bool:
+        """Let a grant be charged to the account, and take what is needed of it."""
+        with self._mutex:
+            missing_bytes = size_bytes - self._room_bytes
+            if missing_bytes > book.free_bytes:
+                book.settle_dead()
+            free_bytes = book.free_bytes
+            if missing_bytes > free_bytes:
+                return False
+            share_bytes = min(GRANT_BYTES_MAX, free_bytes // _GRANT_SHARE)
+            granted_bytes = max(missing_bytes, share_bytes)
+            self._ledger.charge(book, granted_bytes)
+            self._room_bytes += granted_bytes - size_bytes
+            return True
+
+    def _make_room(self, size_bytes: int) -> bool:
+        with self._ledger.broom() as is_ours:
+            if is_ours:
+                with self._ledger.locked() as book:
+                    if self._grant(book, size_bytes):
+                        return True  # another one was just done
+                    limit_bytes = book.limit_bytes
+                self._evict(lambda _used: limit_bytes // 2)
+                return self._draw_last(size_bytes)
+        return self._wait(partial(self._try_draw, size_bytes))
+
+    def _try_draw(self, size_bytes: int) -> bool:
+        with self._ledger.locked() as book:
+            return self._grant(book, size_bytes)
+
+    def _draw_last(self, size_bytes: int) -> bool:
+        """Draw after a cleaning; if that brought nothing, nobody tries for a while."""
+        with self._ledger.locked() as book:
+            if self._grant(book, size_bytes):
+                return True
+            until_s = int(time.time() + REST_S)
+            book.write_summary(book.summary._replace(hopeless_until_s=until_s))
+        self._rest()
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "cache directory %s: all that the limit allows is in use; "
+                "what does not fit is read without being kept",
+                self._path,
+            )
+        return False
+
+    def _evict(self, target_of: Callable[[int], int]) -> int:
+        self._tidy()
+        return evict(self._directory, self._ledger, target_of)
+
+    def _wait(self, is_done: Callable[[], bool]) -> bool:
+        """Wait for another who makes room, but not for long."""
+        deadline_s = time.monotonic() + WAIT_S
+        pause_s = _PAUSE_MIN_S
+        while time.monotonic() < deadline_s:
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+            if is_done():
+                return True
+        self._rest()
+        return False
+
+    def _rest(self) -> None:
+        self._rests_until_s = time.monotonic() + REST_S
+
+    def _put_in_order(self) -> None:
+        """Count what was estimated or is long ago; remove what is above the limit."""
+        if self._closing.wait(_COUNT_AFTER_S):
+            return
+        with contextlib.suppress(OSError), self._ledger.broom() as is_ours:
+            if is_ours:
+                recount(self._directory, self._ledger, self._pace)
+                with self._ledger.locked() as book:
+                    limit_bytes = book.limit_bytes
+                    is_too_much = 0 < limit_bytes < book.used_bytes
+                if is_too_much and not self._closing.is_set():
+                    self._evict(lambda _used: limit_bytes // 2)
+
+    def _pace(self) -> bool:
+        return not self._closing.wait(_COUNT_PAUSE_S)
+
+
+class Visibility:
+    """Whether an object has become visible that was not there before."""
+
+    is_new = False
+
+
+def _is_hopeless(book: Book) -> bool:
+    now_s = time.time()
+    return now_s < book.summary.hopeless_until_s < now_s + 2 * REST_S
