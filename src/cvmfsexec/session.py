@@ -61,6 +61,7 @@ class ExecRequest(NamedTuple):
         image: Absolute path of a scratch image for the cache, or empty.
         is_on_demand: Others are mounted when something of them is used first.
         pins: Revisions that were asked for, by the names of their repositories.
+        status_out: As in ``SessionPlan``: the session outlasts its command.
     """
 
     repositories: tuple[str, ...]
@@ -78,6 +79,7 @@ class ExecRequest(NamedTuple):
     image: str = ""
     is_on_demand: bool = False
     pins: Mapping[str, "Pin"] = MappingProxyType({})
+    status_out: int = -1
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -278,6 +280,7 @@ class _Attempt(NamedTuple):
             name=self.request.name,
             binds=self.request.binds,
             image=self.image,
+            status_out=self.request.status_out,
         )
 
     def _tell(self, plan: SessionPlan) -> None:

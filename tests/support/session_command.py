@@ -16,6 +16,8 @@ absent         says that the session can do without it
 lonely         as ``idle``, but only if one that it comes after is absent
 hang           never gets ready
 =============  =================================================================
+
+With ``BACKGROUND`` set, the session goes on in the background when its command ends.
 """
 
 import os
@@ -26,6 +28,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cvmfsexec.errors import CacheError, CvmfsError, NamespaceError, ServiceFailedError
+from cvmfsexec.namespaces.background import run_in_background
 from cvmfsexec.namespaces.fuse_mount import mount_fuse
 from cvmfsexec.namespaces.plan import Service, ServiceChannel, SessionPlan
 from cvmfsexec.namespaces.supervisor import run_session
@@ -47,8 +50,14 @@ def main(words: list[str]) -> int:
     if os.environ.get("DESCRIBE"):
         sys.stdout.write("\n".join(plan.describe()))
         return 0
+    if os.environ.get("BACKGROUND"):
+        return run_in_background(partial(_run, plan))
+    return _run(plan)
+
+
+def _run(plan: SessionPlan, status_out: int = -1) -> int:
     try:
-        return run_session(plan)
+        return run_session(plan._replace(status_out=status_out))
     except CvmfsError as error:
         sys.stderr.write(f"{type(error).__name__}: {error} ({error.hint})\n")
         if isinstance(error, ServiceFailedError):

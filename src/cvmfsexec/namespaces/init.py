@@ -122,6 +122,7 @@ class _Init:
         self._image: MountedImage | None = None
         self._payload_pid = 0  # before its start
         self._payload_is_reaped = False
+        self._has_handed_over = False  # the payload has ended, what it left goes on
         self._failure: Message | None = None
         self._verdict: Message | None = None
         self._parting: Message | None = None  # the verdict, when the guests have gone
@@ -260,6 +261,8 @@ class _Init:
             self._note_end_of_payload(payload_status)
         for pid, wait_status in ended.items():
             self._services.note_end(pid, wait_status)
+        if self._has_handed_over and not self._has_left_any():
+            self._part(Message(Topic.ENDED, number=0))
         self._ears.heed()
         if self._parting is not None and not self._reception.has_guests:
             self._verdict = self._verdict or self._parting
@@ -278,7 +281,7 @@ class _Init:
     def _pass_on(self, number: int, source: signals.Source) -> None:
         if self._verdict is not None or self._repeats.is_repeat(number, source):
             return
-        if self._payload_pid:
+        if self._payload_pid and not self._has_handed_over:
             self._signal_payload(number)
         elif number in signals.ENDING:
             status = payload.SIGNALLED + number
@@ -292,13 +295,40 @@ class _Init:
         if message.topic is Topic.REFUSED:  # by the payload's process
             self._verdict = message
         elif message.topic is Topic.STARTED:
-            self._reception.open(self._card(), self._payload_pid)
+            self._reception.open(
+                self._card(),
+                self._payload_pid,
+                outlasts_payload=self._plan.outlasts_command,
+            )
         else:
             self._services.heed(message)
 
     def _note_end_of_payload(self, wait_status: int) -> None:
         status = payload.exit_status_of(wait_status)
-        ended = Message(Topic.ENDED, number=status)
+        is_good = not (status or self._verdict or self._failure)
+        self._has_handed_over = is_good and self._hand_over()
+        if not self._has_handed_over:
+            self._part(Message(Topic.ENDED, number=status))
+
+    def _hand_over(self) -> bool:
+        """Tell that the command has succeeded, if anybody still waits for that."""
+        if not self._plan.outlasts_command:
+            return False
+        try:
+            os.write(self._plan.status_out, b"\0")
+        except BrokenPipeError:
+            return False
+        os.close(self._plan.status_out)
+        return True
+
+    def _has_left_any(self) -> bool:
+        """Whether there are processes that the command has left."""
+        ours = {*self._services.pids, self._image.pid if self._image else 0}
+        return not ours.issuperset(descendants.list_children())
+
+    def _part(self, ended: Message) -> None:
+        """Let the session end."""
+        self._has_handed_over = False
         self._parting = self._verdict or self._failure or ended
         # The last look round has seen who has gone; now those who are here learn of it.
         self._reception.say_goodbye()
@@ -318,7 +348,7 @@ class _Init:
         if self._failure or self._verdict or self._parting:
             return
         self._failure = failure
-        if self._payload_pid:
+        if self._payload_pid and not self._has_handed_over:
             self._signal_payload(Signals.SIGTERM)
             self._signal_payload(Signals.SIGCONT)
             self._kill_at_s = time.monotonic() + GRACE_S

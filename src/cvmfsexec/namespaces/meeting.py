@@ -19,6 +19,7 @@ import array
 import errno
 import os
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 from cvmfsexec import log
@@ -215,12 +216,17 @@ class Reception:
         """Whether somebody is still connected."""
         return bool(self._guests)
 
-    def open(self, card: Card, payload_pid: int) -> None:
+    def open(self, card: Card, payload_pid: int, *, outlasts_payload: bool) -> None:
         """Answer from now on; the payload is the user again."""
         if self.listener < 0:
             return
         self._card = encode_card(card)
-        self._namespaces = _namespaces_of(card.isolation, payload_pid)
+        user_namespace = f"/proc/{payload_pid}/ns/user"
+        if outlasts_payload:
+            with suppress(OSError):  # it has ended already
+                kept = os.open(user_namespace, os.O_RDONLY)
+                user_namespace = f"/proc/self/fd/{kept}"
+        self._namespaces = _namespaces_of(card.isolation, user_namespace)
         self._ears.listen(self.listener, self._answer)
         self._answer()
 
@@ -290,9 +296,9 @@ class Reception:
             guest.close()
 
 
-def _namespaces_of(isolation: Isolation, payload_pid: int) -> tuple[str, ...]:
+def _namespaces_of(isolation: Isolation, user_namespace: str) -> tuple[str, ...]:
     """Return what a guest needs, in the order of entering."""
     has_pid_namespace = isolation is Isolation.PID_NAMESPACE
     kinds = ("user", "mnt", "pid") if has_pid_namespace else ("user", "mnt")
     ours = (f"/proc/self/ns/{kind}" for kind in kinds)
-    return (*ours, f"/proc/{payload_pid}/ns/user")
+    return (*ours, user_namespace)

@@ -150,6 +150,10 @@ class SessionPlan(NamedTuple):
         image: A scratch image to mount before the file servers begin.
         tries_fuse: Find out early whether file servers can mount, even if none is
             among the first services.
+        status_out: Pipe for a zero byte, the command's exit status if it succeeds. The
+            session then lasts as long as any process that the command has left, and has
+            no pid namespace: they have the same pids for everybody. If the command
+            fails, or with -1, the session ends with it.
     """
 
     command: tuple[str, ...]
@@ -164,6 +168,12 @@ class SessionPlan(NamedTuple):
     interface: Interface | None = None
     image: "ScratchImage | None" = None
     tries_fuse: bool = False
+    status_out: int = -1
+
+    @property
+    def outlasts_command(self) -> bool:
+        """Whether what the command leaves behind goes on."""
+        return self.status_out >= 0
 
     def check(self) -> None:
         """Refuse a plan that cannot be carried out.

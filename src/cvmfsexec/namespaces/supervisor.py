@@ -108,15 +108,16 @@ def _run_at(
 ) -> int:
     syscalls.set_child_subreaper(on=True)
     try:
-        try:
-            session = found_session(plan, origin, Isolation.PID_NAMESPACE, place)
-        except NamespaceError as error:
-            if _is_about_fuse(error):
-                raise  # nothing that another try could change
-            log.debug("no session with a pid namespace: %s", error)
-        else:
-            syscalls.set_child_subreaper(on=False)
-            return _conclude(_supervise(session, origin, place, host_services))
+        if not plan.outlasts_command:
+            try:
+                session = found_session(plan, origin, Isolation.PID_NAMESPACE, place)
+            except NamespaceError as error:
+                if _is_about_fuse(error):
+                    raise  # nothing that another try could change
+                log.debug("no session with a pid namespace: %s", error)
+            else:
+                syscalls.set_child_subreaper(on=False)
+                return _conclude(_supervise(session, origin, place, host_services))
         older_children = descendants.list_children()
         session = found_session(plan, origin, Isolation.PROCESS_TREE, place)
         verdict = _supervise(session, origin, place, host_services)
