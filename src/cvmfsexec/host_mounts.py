@@ -214,7 +214,10 @@ def _service(
     mount_call = partial(
         request.helper.mount, source=SOURCE, allow_other=request.allow_other
     )
-    return Service(fqrn, FileServer(repository, host, exit_status_of, mount_call).run)
+    server = FileServer
+    if request.root.wants_original_client:
+        from cvmfsexec.original_client import OriginalServer as server  # noqa: N813
+    return Service(fqrn, server(repository, host, exit_status_of, mount_call).run)
 
 
 def _clear_away(helper: Fusermount, mountpoint: str, lock_path: str) -> None:
@@ -259,7 +262,7 @@ def _open_server(mountpoint: str) -> int | None:
     try:
         pid = int(os.getxattr(mountpoint, "user.pid"))
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
-            is_server = name.read().startswith("cvmfs:")
+            is_server = name.read().startswith(("cvmfs:", "cvmfs2"))
         return os.pidfd_open(pid) if is_server else None
     except (OSError, ValueError):
         return None  # dead, or from a pid namespace that is not ours

@@ -355,7 +355,10 @@ class _Attempt(NamedTuple):
         )
         mount = mount_fuse if way is None else way.mount_call
         repository = ServedRepository(fqrn, *place)
-        return FileServer(repository, host, self.exit_status_of, mount).run(channel)
+        server = FileServer
+        if self.root.wants_original_client:
+            from cvmfsexec.original_client import OriginalServer as server  # noqa: N813
+        return server(repository, host, self.exit_status_of, mount).run(channel)
 
     def _on_demand(self) -> Service:
         """Return the server of the directory in which the others mount."""

@@ -34,11 +34,12 @@ def build_rpm(
     version: str = "2.1",
     payload: str = "gzip",
     links: Mapping[str, str] | None = None,
+    machine: str = "noarch",
 ) -> bytes:
-    """Return an RPM package; it is ``NAME-VERSION-1.noarch.rpm``."""
+    """Return an RPM package; it is ``NAME-VERSION-1.MACHINE.rpm``."""
     _need("rpmbuild")
     pairs = tuple(sorted(files.items())), tuple(sorted((links or {}).items()))
-    return _build_rpm(name, version, payload, *pairs)
+    return _build_rpm((name, version, machine), payload, *pairs)
 
 
 def build_deb(
@@ -61,14 +62,16 @@ _Links = tuple[tuple[str, str], ...]
 
 @functools.cache
 def _build_rpm(
-    name: str, version: str, payload: str, files: _Pairs, links: _Links
+    head: tuple[str, str, str], payload: str, files: _Pairs, links: _Links
 ) -> bytes:
+    name, version, machine = head
     with tempfile.TemporaryDirectory(prefix="packages-") as top:
         _write(Path(top, "tree"), files, links)
         listed = "\n".join(path for path, _ in (*files, *links))
         Path(top, "x.spec").write_text(
             f"Name: {name}\nVersion: {version}\nRelease: 1\nSummary: x\nLicense: x\n"
-            f"BuildArch: noarch\n%description\nx\n%install\n"
+            f"BuildArch: {machine}\nAutoReqProv: no\n%define debug_package %{{nil}}\n"
+            f"%description\nx\n%install\n"
             f"cp -a {top}/tree/. %{{buildroot}}\n%files\n{listed}\n"
         )
         line = (
@@ -104,6 +107,7 @@ def _write(top: Path, files: _Pairs, links: _Links) -> None:
         path = top / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        path.chmod(0o755 if content.startswith((b"\x7fELF", b"#!")) else 0o644)
     for name, target in links:
         path = top / name.lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)

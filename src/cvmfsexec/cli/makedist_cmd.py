@@ -44,11 +44,14 @@ Usage: makedist [OPTION...] {default|egi|none|osg}
 _HELP = f"""\
 {_USAGE}
 Makes the directory dist beside this command: configuration packages of CernVM-FS
-(default), EGI or OSG, or none of them. The client is this program itself.
+(default), EGI or OSG, or none of them. The client is this program itself, or what
+--client says.
 
   -m TYPE          machine type to write down:
                    {" ".join(MACHINE_TYPES)}
   -s               for singcvmfs
+  --client WHICH   'original': also put the C++ client into the dist, for cvmfsexec and
+                   mountrepo to use; 'ours' is the default
   -v VERSION       version of the original client; has no effect on ours
   -o FILE          pack the dist and the commands into one file
   --python ARCHIVE with -o: pack this Python instead of the one that runs makedist: a
@@ -69,6 +72,7 @@ _LONG_OPTIONS = (
     "pin=",
     "gpg-key=",
     "dist=",
+    "client=",
     "python=",
     "libc=",
     "verbose",
@@ -77,6 +81,7 @@ _LONG_OPTIONS = (
 _SWITCHES = ("-s", "--verbose", "--help")
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 _USAGE_STATUS = 2
+_CLIENTS = ("ours", "original")
 _OS_RELEASE_BYTES_MAX = 1 << 16
 
 
@@ -93,6 +98,7 @@ class Words(NamedTuple):
         pin_file: What ``--pin`` said; empty without.
         gpg_key: What ``--gpg-key`` said; empty without.
         dist: What ``--dist`` said; empty without.
+        client: What ``--client`` said; empty without.
         python: What ``--python`` said; empty without.
         libraries: What ``--libc`` said, in order.
         verbosity: How often ``--verbose`` is there.
@@ -108,6 +114,7 @@ class Words(NamedTuple):
     pin_file: str = ""
     gpg_key: str = ""
     dist: str = ""
+    client: str = ""
     python: str = ""
     libraries: tuple[str, ...] = ()
     verbosity: int = 0
@@ -146,12 +153,15 @@ def parse_words(words: list[str]) -> Words:
         pin_file=given.get("--pin", ""),
         gpg_key=given.get("--gpg-key", ""),
         dist=given.get("--dist", ""),
+        client=given.get("--client", ""),
         python=given.get("--python", ""),
         libraries=libraries,
         verbosity=names.count("--verbose"),
     )
     if parsed.version and not _VERSION.fullmatch(parsed.version):
         raise UsageError(f"{parsed.version} is no version")
+    if parsed.client not in ("", *_CLIENTS):
+        raise UsageError(f"there is no client {parsed.client}")
     if parsed.output:
         return _checked_for_packing(parsed, rest)
     if parsed.python or parsed.libraries:
@@ -162,7 +172,7 @@ def parse_words(words: list[str]) -> Words:
 
 
 def _checked_for_packing(words: Words, rest: list[str]) -> Words:
-    if rest or words.places:
+    if rest or words.places or words.client:
         raise UsageError("-o packs a dist that is there already")
     if words.libraries and not words.python:
         raise UsageError("--libc is about --python")
@@ -300,6 +310,8 @@ def _order(words: Words) -> "Order":
         places=tuple(map(place_of, words.places)),
         pins=read_pins(words.pin_file) if words.pin_file else None,
         gpg_key=words.gpg_key,
+        has_original_client=words.client == "original",
+        version=words.version,
     )
 
 
@@ -353,7 +365,7 @@ def _authorities() -> "Authorities":
 
 
 def _warn(words: Words) -> None:
-    if words.version:
+    if words.version and words.client != "original":
         write_message(_NAME, f"-v {words.version} has no effect: the client is ours")
     is_open = any(place.lower().startswith("http://") for place in words.places)
     if is_open and not words.pin_file and not words.gpg_key:

@@ -16,6 +16,12 @@ from cvmfsexec.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DIST_CARD = ".cvmfsexecdist"
+"""What makedist notes of a dist, in its top directory."""
+
+ORIGINAL_CLIENT = b"client: original"
+_CARD_BYTES_MAX = 4096
+
 _HINT = (
     "make it with makedist, or by hand (docs/how-to/run-at-a-site.md), or name a "
     "directory that holds etc/cvmfs with --dist or $CVMFSEXEC_DIST (/ uses the "
@@ -53,6 +59,15 @@ class ConfigurationRoot(NamedTuple):
     def site_defaults(self) -> str:
         """The file in which a site or user writes its settings."""
         return self.given_site_defaults or os.path.join(self.etc, "default.local")
+
+    @property
+    def wants_original_client(self) -> bool:
+        """Whether the dist was made for the original client: ``makedist --client``."""
+        try:
+            with open(os.path.join(self.dist, DIST_CARD), "rb") as stream:
+                return ORIGINAL_CLIENT in stream.read(_CARD_BYTES_MAX).splitlines()
+        except OSError:
+            return False
 
     @property
     def cache_base(self) -> str:

@@ -1,8 +1,17 @@
 """Files that are asked for by URL, and those that are at hand: the same to a caller."""
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from cvmfsexec.errors import ConfigurationError, DistributionError, FormatError
+from cvmfsexec.distribution.sources import is_lasting_name
+from cvmfsexec.errors import (
+    ConfigurationError,
+    DistributionError,
+    FormatError,
+    IntegrityError,
+)
+from cvmfsexec.format.directory_listing import LISTING_BYTES_MAX, packages_in_listing
+from cvmfsexec.format.package import PACKAGE_BYTES_MAX, parse_package
 
 if TYPE_CHECKING:
     from cvmfsexec.distribution.package_store import PackageStore
@@ -50,6 +59,72 @@ def read_place(place: "Place", means: Means, limit_bytes: int) -> bytes:
     if len(data) > limit_bytes:
         raise FormatError(f"{place} has more than {limit_bytes} bytes")
     return data
+
+
+def read_package(place: "Place", means: Means) -> bytes:
+    """Return the bytes of a package, which are whole as far as it can tell.
+
+    Raises:
+        CvmfsError: It cannot be had, or what came is damaged.
+    """
+    if not place.is_remote:
+        return read_file(place, PACKAGE_BYTES_MAX)
+    kept = means.store.read(place.url)
+    if kept is not None:
+        try:
+            parse_package(kept)
+        except (FormatError, IntegrityError):
+            means.store.forget(place.url)
+        else:
+            return kept
+    return _download_package(place, means)
+
+
+def names_at(place: "Place", means: Means) -> list[str] | None:
+    """Return the names of the files in a directory; ``None`` if it is a file.
+
+    Raises:
+        CvmfsError: The directory cannot be read.
+    """
+    if place.is_remote:
+        if not place.url.endswith("/"):
+            return None
+        return list(packages_in_listing(_listing(place.url, means)))
+    if not os.path.isdir(place.path):
+        return None
+    try:
+        return os.listdir(place.path)
+    except OSError as error:
+        raise unreadable(place, error) from error
+
+
+def _download_package(place: "Place", means: Means) -> bytes:
+    """Download a package; once more if what was resumed turns out to be bad."""
+    if not is_lasting_name(place.url.rpartition("/")[2]):
+        means.store.forget_part(place.url)
+        return download(place.url, means, PACKAGE_BYTES_MAX)
+    data = download(place.url, means, PACKAGE_BYTES_MAX)
+    try:
+        parse_package(data)
+    except (FormatError, IntegrityError):
+        means.store.forget_part(place.url)
+        data = download(place.url, means, PACKAGE_BYTES_MAX)
+        parse_package(data)
+    means.store.keep(place.url, data)
+    return data
+
+
+def _listing(url: str, means: Means) -> bytes:
+    """Download the page of a directory."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile() as page:
+            means.downloader.download(url, page, LISTING_BYTES_MAX)
+            page.seek(0)
+            return page.read()
+    except OSError as error:
+        raise no_room(url, error) from error
 
 
 def read_file(place: "Place", limit_bytes: int) -> bytes:

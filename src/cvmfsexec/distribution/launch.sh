@@ -8,7 +8,7 @@ if _signal.getsignal(2) is _signal.default_int_handler: _signal.signal(2, 0)
 del sys.argv[0]; sys.path.insert(0, sys.argv.pop(0))
 from cvmfsexec.cli.$_cvmfsexec_module import main
 main()"
-if [ "$_cvmfsexec_module" = exec_cmd ]; then
+if [ "$_cvmfsexec_module" = exec_cmd ] || [ "$_cvmfsexec_module" = singcvmfs_cmd ]; then
   # The payload gets the environment that we got, which is not what a shell makes of it
   # (see cli/given_environment.py). Not as an argument, which everybody could read; and
   # no string may be longer than 128 KiB.

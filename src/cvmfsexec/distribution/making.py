@@ -7,14 +7,9 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from cvmfsexec.configuration.locate import DIST_CARD, ORIGINAL_CLIENT
 from cvmfsexec.distribution import sources, tree
-from cvmfsexec.distribution.downloads import (
-    Means,
-    download,
-    no_room,
-    read_file,
-    unreadable,
-)
+from cvmfsexec.distribution.downloads import Means, names_at, read_package
 from cvmfsexec.distribution.package_signature import check_signature
 from cvmfsexec.distribution.trusted_keys import TrustedKey, check_pins, trusted_keys
 from cvmfsexec.errors import (
@@ -24,12 +19,12 @@ from cvmfsexec.errors import (
     TransferError,
 )
 from cvmfsexec.format.archive import ArchiveEntry, EntryKind
-from cvmfsexec.format.directory_listing import LISTING_BYTES_MAX, packages_in_listing
-from cvmfsexec.format.package import PACKAGE_BYTES_MAX, Package, parse_package
+from cvmfsexec.format.package import Package, parse_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cvmfsexec.distribution.client_search import FoundPart
     from cvmfsexec.distribution.machine_types import MachineType
     from cvmfsexec.distribution.sources import Place
 
@@ -62,6 +57,8 @@ class Order(NamedTuple):
         places: Where to look instead of the official places.
         pins: The only packages and keys that are accepted; None for all.
         gpg_key: File with keys, one of which must have signed; empty for none.
+        has_original_client: The original client goes into the dist.
+        version: Of the original client; empty for the newest.
     """
 
     configuration: str
@@ -71,10 +68,12 @@ class Order(NamedTuple):
     places: tuple["Place", ...] = ()
     pins: frozenset[str] | None = None
     gpg_key: str = ""
+    has_original_client: bool = False
+    version: str = ""
 
 
 class Found(NamedTuple):
-    """A package that is whole, and has a configuration.
+    """A package that is whole, and has a configuration or programs.
 
     Attributes:
         origin: Where it was.
@@ -82,6 +81,7 @@ class Found(NamedTuple):
         sha256: Of the file.
         configuration: What it has below ``etc/cvmfs``.
         keys: Master keys in it.
+        programs: What it has of the original client, with paths in a dist.
     """
 
     origin: str
@@ -89,19 +89,41 @@ class Found(NamedTuple):
     sha256: str
     configuration: tuple[ArchiveEntry, ...]
     keys: tuple[TrustedKey, ...]
+    programs: tuple[ArchiveEntry, ...] = ()
 
 
 def find_packages(order: Order, means: Means) -> tuple[Found, ...]:
     """Return the packages whose configuration the dist will have.
 
     Of a named configuration there is one package, from the first place that has it.
-    For ``none`` all packages of all given places count.
+    For ``none`` all packages of all given places count. The packages of the original
+    client come after it.
 
     Raises:
         CvmfsError: There is none, or not the right one; a dist is there.
     """
     if os.path.lexists(order.dist):
         raise tree.already_exists(order.dist)
+    if not order.has_original_client:
+        return _find_configuration(order, means)
+    from cvmfsexec.distribution import client_search
+
+    wish = client_search.Wish(order.machine_type, order.version, order.places)
+    parts = client_search.find_client(wish, means)
+    others = tuple(
+        place
+        for place in order.places
+        if not client_search.is_client_package(place, means)
+    )
+    client = tuple(map(_with_programs, parts))
+    if order.configuration == "none":
+        others = tuple(place for place in others if _has_packages(order, place, means))
+    elif order.places and not others:
+        raise _nothing(order, [])
+    return (*_find_configuration(order._replace(places=others), means), *client)
+
+
+def _find_configuration(order: Order, means: Means) -> tuple[Found, ...]:
     if order.configuration == "none":
         return tuple(
             found
@@ -125,7 +147,9 @@ def check(order: Order, packages: tuple[Found, ...]) -> None:
             check_signature(package, order.gpg_key)
         if order.pins is not None:
             name = f"{package.name} {package.version}"
-            check_pins(name, found.sha256, found.keys, order.pins)
+            # Programs are trusted for themselves, whatever keys come with them.
+            keys = () if found.programs else found.keys
+            check_pins(name, found.sha256, keys, order.pins)
 
 
 def write(order: Order, packages: tuple[Found, ...]) -> None:
@@ -142,6 +166,8 @@ def write(order: Order, packages: tuple[Found, ...]) -> None:
         )
         for entry in merged
     }
+    for entry in tree.merge([found.programs for found in packages]):
+        files[entry.path] = entry
     files.setdefault(
         b"etc/cvmfs/default.conf", _file(b"etc/cvmfs/default.conf", _NO_DEFAULTS)
     )
@@ -172,7 +198,22 @@ def _own_files(order: Order) -> "Iterator[tuple[bytes, bytes]]":
     release = f'ID_LIKE="{machine.family}"\nVERSION_ID="{machine.version}"\n'
     yield b"etc/os-release", release.encode()
     kind = "sing" if order.is_for_singularity else "standard"
-    yield b".cvmfsexecdist", f"disttype: {kind}\nmachtype: {machine}\n".encode()
+    card = f"disttype: {kind}\nmachtype: {machine}\n".encode()
+    if order.has_original_client:
+        card += ORIGINAL_CLIENT + b"\n"
+    yield DIST_CARD.encode(), card
+
+
+def _has_packages(order: Order, place: "Place", means: Means) -> bool:
+    """Whether a place has packages with configuration; those of the client do not."""
+    return bool(_candidates(order, place, means))
+
+
+def _with_programs(part: "FoundPart") -> Found:
+    configuration = tree.configuration_of(part.package.entries)
+    keys = trusted_keys(configuration)
+    origin, package, sha256, programs = part
+    return Found(origin, package, sha256, configuration, keys, programs)
 
 
 def _file(path: bytes, content: bytes) -> ArchiveEntry:
@@ -187,7 +228,7 @@ def _first_success(
     for place in places:
         try:
             found = [
-                _judge(order, candidate, _get(candidate, means))
+                _judge(order, candidate, read_package(candidate, means))
                 for candidate in _candidates(order, place, means)
             ]
         except TransferError as error:
@@ -232,62 +273,11 @@ def _wanted(order: Order) -> str:
 
 def _candidates(order: Order, place: "Place", means: Means) -> list["Place"]:
     """Return packages by place."""
-    if place.is_remote and place.url.endswith("/"):
-        names = list(packages_in_listing(_listing(place.url, means)))
-        newest = sources.newest_packages(names, _wanted(order))
-        return [sources.Place(url=place.url + _escaped(name)) for name in newest]
-    if not place.is_remote and os.path.isdir(place.path):
-        try:
-            names = os.listdir(place.path)
-        except OSError as error:
-            raise unreadable(place, error) from error
-        newest = sources.newest_packages(names, _wanted(order))
-        return [sources.Place(path=os.path.join(place.path, name)) for name in newest]
-    return [place]
-
-
-def _get(place: "Place", means: Means) -> bytes:
-    """Return the bytes of a package, which are whole as far as it can tell."""
-    if not place.is_remote:
-        return read_file(place, PACKAGE_BYTES_MAX)
-    kept = means.store.read(place.url)
-    if kept is not None:
-        try:
-            parse_package(kept)
-        except (FormatError, IntegrityError):
-            means.store.forget(place.url)
-        else:
-            return kept
-    return _downloaded(place, means)
-
-
-def _downloaded(place: "Place", means: Means) -> bytes:
-    """Download a package; once more if what was resumed turns out to be bad."""
-    if not sources.is_lasting_name(place.url.rpartition("/")[2]):
-        means.store.forget_part(place.url)
-        return download(place.url, means, PACKAGE_BYTES_MAX)
-    data = download(place.url, means, PACKAGE_BYTES_MAX)
-    try:
-        parse_package(data)
-    except (FormatError, IntegrityError):
-        means.store.forget_part(place.url)
-        data = download(place.url, means, PACKAGE_BYTES_MAX)
-        parse_package(data)
-    means.store.keep(place.url, data)
-    return data
-
-
-def _listing(url: str, means: Means) -> bytes:
-    """Download the page of a directory."""
-    import tempfile
-
-    try:
-        with tempfile.TemporaryFile() as page:
-            means.downloader.download(url, page, LISTING_BYTES_MAX)
-            page.seek(0)
-            return page.read()
-    except OSError as error:
-        raise no_room(url, error) from error
+    names = names_at(place, means)
+    if names is None:
+        return [place]
+    newest = sources.newest_packages(names, _wanted(order))
+    return [place.below(name) for name in newest]
 
 
 def _judge(order: Order, place: "Place", data: bytes) -> Found:
@@ -306,9 +296,3 @@ def _judge(order: Order, place: "Place", data: bytes) -> Found:
         raise FormatError(f"{place} has no files in /etc/cvmfs")
     keys = trusted_keys(configuration)
     return Found(str(place), package, sha256, configuration, keys)
-
-
-def _escaped(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name)

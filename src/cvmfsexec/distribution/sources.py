@@ -9,6 +9,7 @@ import os
 import re
 from typing import NamedTuple
 
+from cvmfsexec.distribution.client_packages import parse_file_name
 from cvmfsexec.errors import ConfigurationError
 from cvmfsexec.format.package import version_key
 from cvmfsexec.network.download import is_url
@@ -69,6 +70,14 @@ class Place(NamedTuple):
     def is_remote(self) -> bool:
         """Whether somebody has to be asked."""
         return bool(self.url)
+
+    def below(self, name: str) -> "Place":
+        """Return the place of a file in a directory."""
+        if not self.is_remote:
+            return Place(path=os.path.join(self.path, name))
+        from urllib.parse import quote
+
+        return Place(url=self.url + quote(name))
 
     def __str__(self) -> str:
         return self.url or self.path
@@ -142,4 +151,6 @@ def newest_packages(names: list[str], wanted: str) -> list[str]:
 
 def is_lasting_name(file_name: str) -> bool:
     """Whether a file of this name stays as it is: it has a version in it."""
-    return _FILE_NAME.fullmatch(file_name) is not None
+    if _FILE_NAME.fullmatch(file_name) is not None:
+        return True
+    return parse_file_name(file_name) is not None

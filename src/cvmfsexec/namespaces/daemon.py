@@ -98,9 +98,12 @@ class _DaemonChannel:
         descriptors.close_all(self._held)
         messages.send(self._report, Message(Topic.READY, self._name))
         os.close(self._report)
+        self._report = -1
 
     def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
-        """Say why there will be no mount."""
+        """Say why there will be no mount; once there is one, nobody listens."""
+        if self._report < 0:
+            return
         failure = Message(Topic.FAILED, self._name, status, text=message, hint=hint)
         messages.send(self._report, failure)
 
