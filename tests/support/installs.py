@@ -26,7 +26,14 @@ from tests.support.commands import (
 )
 from tests.support.sessions import ORDINARY_UID, ROOT, Caller, Started, wait_until, wrap
 
-_COMMANDS = ("cvmfs", "cvmfsexec", "mountrepo", "umountrepo", "scripts/launch")
+_COMMANDS = (
+    "cvmfs",
+    "cvmfsexec",
+    "mountrepo",
+    "singcvmfs",
+    "umountrepo",
+    "scripts/launch",
+)
 _LINKS = (".venv", "src")
 _MARK = "SESSION_MARK"
 _STAY = "echo up; exec cat >/dev/null"

@@ -45,10 +45,10 @@ def prepare_stand_in(root: "ConfigurationRoot", directory: str) -> None:
     """
     for own in root.user_directories:
         if directory == own or directory.startswith(own + "/"):
-            _prepare_private(own)
+            prepare_private(own)
 
 
-def _prepare_private(directory: str) -> None:
+def prepare_private(directory: str) -> None:
     """Create a directory that only this user can enter, with those above it.
 
     Raises:

@@ -1,0 +1,235 @@
+"""From repositories that are ready to the words that are executed."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+from urllib.parse import quote
+
+from cvmfsexec.apptainer.command_line import CommandLine
+from cvmfsexec.apptainer.composition import (
+    IMAGE_PLACE,
+    RUNTIME_PLACE,
+    Bind,
+    ServerKind,
+    bind_words,
+    container_server,
+    fusemount_words,
+    without_covered,
+)
+from cvmfsexec.apptainer.program import ContainerProgram, has_host_kind
+from cvmfsexec.apptainer.runtime import runtime_directory
+from cvmfsexec.configuration.cache_instances import StoreSettings
+from cvmfsexec.configuration.evaluate import Configuration
+from cvmfsexec.configuration.keys import key_paths
+from cvmfsexec.configuration.settings import ClientSettings, log_places
+from cvmfsexec.configuration.storage import prepare_private
+from cvmfsexec.errors import ConfigurationError, CvmfsError
+from cvmfsexec.format.parameters import Parameter
+from cvmfsexec.fusemount import handover as handovers
+from cvmfsexec.fusemount.handover import Handover
+
+MOUNT_DIRECTORY = "/cvmfs"
+
+_DEBUG_LOG = "CVMFS_DEBUGLOG"
+_USER_DIRECTORY = "cvmfsexec"
+
+
+class CacheImage(NamedTuple):
+    """A file system image with the cache in it.
+
+    Attributes:
+        path: Absolute path of the image.
+        directory: Which of its directories.
+    """
+
+    path: str
+    directory: str
+
+
+class Order(NamedTuple):
+    """How a container is to be started.
+
+    Attributes:
+        program: What starts it.
+        line: What the user typed.
+        options: More options for the container program.
+        environment: Of the user.
+        server: Path of this command, by which file servers are started.
+        kind: Where file servers are to run; ``None`` for where they can.
+        image: What holds the cache; ``None`` for a directory of the host.
+        is_debugging: File servers write everything to a log.
+    """
+
+    program: ContainerProgram
+    line: CommandLine
+    options: tuple[str, ...]
+    environment: Mapping[str, str]
+    server: str
+    kind: ServerKind | None = None
+    image: CacheImage | None = None
+    is_debugging: bool = False
+
+
+def choose_kind(order: Order) -> ServerKind:
+    """Return where the file servers run.
+
+    On the host if they can: there nothing has to be bound, whatever the image is.
+
+    Raises:
+        ConfigurationError: They cannot run where they have to.
+    """
+    if order.image is not None:
+        if order.kind is ServerKind.HOST:
+            raise ConfigurationError(
+                "a cache image is seen in the container only",
+                hint="leave SINGCVMFS_SERVER out, or SINGCVMFS_CACHEIMAGE",
+            )
+        return ServerKind.CONTAINER
+    if order.kind is ServerKind.CONTAINER:
+        return order.kind
+    if has_host_kind(order.program):
+        return ServerKind.HOST
+    if order.kind is ServerKind.HOST:
+        raise ConfigurationError(
+            f"{order.program.path} is too old to start programs of the host",
+            hint="leave SINGCVMFS_SERVER out",
+        )
+    return ServerKind.CONTAINER
+
+
+def compose(order: Order, configurations: tuple[Configuration, ...]) -> tuple[str, ...]:
+    """Return what is to be executed; the file servers' files are written.
+
+    Raises:
+        CvmfsError: The file servers could not run.
+    """
+    kind = choose_kind(order)
+    runtime = runtime_directory() if kind is ServerKind.CONTAINER else ""
+    place = handovers.make_place(_private_directory(order.environment))
+    try:
+        additions = [
+            word
+            for configuration in configurations
+            for word in _mount(order, kind, runtime, place, configuration)
+        ]
+        if runtime:
+            for bind in _binds(order, runtime, place, configurations):
+                additions += bind_words(bind)
+    except CvmfsError:
+        handovers.discard(place)
+        raise
+    words = order.line.words((*additions, *order.options))
+    return (order.program.path, *words)
+
+
+def _mount(
+    order: Order,
+    kind: ServerKind,
+    runtime: str,
+    place: str,
+    configuration: Configuration,
+) -> tuple[str, ...]:
+    """Leave a file server its file, and return the option that starts it."""
+    fqrn = configuration.fqrn
+    path = handovers.leave(place, _handover(order, configuration))
+    if kind is ServerKind.CONTAINER:
+        program = container_server(runtime)
+    else:
+        program = (order.server, "--serve")
+    server = (*program, quote(os.fsencode(path)), fqrn)
+    return fusemount_words(kind, server, f"{MOUNT_DIRECTORY}/{fqrn}")
+
+
+def _handover(order: Order, configuration: Configuration) -> Handover:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    fqrn, root = configuration.fqrn, configuration.root
+    values = {
+        name: Parameter(configuration.get(name), configuration.source(name))
+        for name in configuration.variables()
+    }
+    if order.is_debugging and not values.get(_DEBUG_LOG, Parameter("", "")).value:
+        path = f"/var/log/cvmfs/{fqrn}-debug.log"
+        values[_DEBUG_LOG] = Parameter(path, "SINGCVMFS_LOGLEVEL")
+    if order.image is not None:
+        root = root._replace(given_cache=IMAGE_PLACE)
+    return Handover(
+        fqrn,
+        root,
+        values,
+        configuration.config_repository,
+        configuration.repository,
+        dict(order.environment),
+        os.getuid(),
+        os.getgid(),
+        umask,
+    )
+
+
+def _binds(
+    order: Order,
+    runtime: str,
+    place: str,
+    configurations: tuple[Configuration, ...],
+) -> tuple[Bind, ...]:
+    """Return what file servers need of the host, at the same places but for one."""
+    binds = [Bind(os.path.dirname(place), os.path.dirname(place))]
+    for configuration in configurations:
+        binds += _binds_of(configuration, has_cache=order.image is None)
+    needed = [Bind(runtime, RUNTIME_PLACE, is_read_only=True)]
+    if order.image is not None:
+        source = f"image-src={order.image.directory}"
+        needed.append(Bind(order.image.path, IMAGE_PLACE, options=source))
+    return (*needed, *without_covered(tuple(binds)))
+
+
+def _binds_of(configuration: Configuration, *, has_cache: bool) -> Iterator[Bind]:
+    settings = ClientSettings.from_configuration(configuration)
+    cache, logs = settings.cache, log_places(configuration)
+    to_write = [os.path.dirname(path) for path in (logs.file, logs.debug_file) if path]
+    if has_cache:
+        to_write += [cache.directory, cache.workspace, cache.shared_directory]
+        to_write += _store_directories(cache.store)
+    to_read = [configuration.root.etc, *key_paths(configuration)]
+    to_read += settings.blacklist_paths
+    if configuration.repository is not None:
+        to_read.append(configuration.repository.directory)
+    for path in to_write:
+        _make(path)
+        yield Bind(os.path.realpath(path), path)
+    for path in to_read:
+        if os.path.exists(path):
+            yield Bind(os.path.realpath(path), path, is_read_only=True)
+
+
+def _store_directories(store: StoreSettings) -> list[str]:
+    found = [store.directory] if store.directory else []
+    for tier in (store.upper, store.lower):
+        found += _store_directories(tier) if tier else []
+    return found
+
+
+def _make(directory: str) -> None:
+    """Make a directory to be bound; the container program insists on it."""
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot create {directory}: {error.strerror}"
+        ) from error
+
+
+def _private_directory(environment: Mapping[str, str]) -> str:
+    """Return a directory of the user's that nobody else can enter, and not for long.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    runtime = environment.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and os.access(runtime, os.W_OK | os.X_OK):
+        path = os.path.join(runtime, _USER_DIRECTORY)
+    else:
+        temporary = environment.get("TMPDIR") or "/tmp"  # noqa: S108 -- is checked
+        path = os.path.join(temporary, f"{_USER_DIRECTORY}-{os.getuid()}")
+    prepare_private(path)
+    return path

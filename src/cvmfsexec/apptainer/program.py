@@ -1,0 +1,84 @@
+"""The program that runs containers: ``singularity`` or ``apptainer``.
+
+The original runs what is called ``singularity``. So it is the first choice, and most
+often it is another name of Apptainer.
+"""
+
+import os
+import re
+import shutil
+from typing import NamedTuple
+
+from cvmfsexec.errors import ConfigurationError
+
+PROGRAMS = ("singularity", "apptainer")
+
+_APPTAINER = "apptainer"
+_WITH_HOST_KIND = (3, 6)
+"""The first version that takes ``--fusemount host:``; Apptainer always has."""
+
+_PATIENCE_S = 30.0
+
+
+class ContainerProgram(NamedTuple):
+    """What was found.
+
+    Attributes:
+        path: Where it is.
+        is_apptainer: Whether it is Apptainer, whatever it is called.
+    """
+
+    path: str
+    is_apptainer: bool
+
+    @property
+    def bind_variable(self) -> str:
+        """Name of the environment variable with more binds."""
+        return "APPTAINER_BINDPATH" if self.is_apptainer else "SINGULARITY_BINDPATH"
+
+
+def find_program(search_path: str, wanted: str = "") -> ContainerProgram:
+    """Return the program that runs containers.
+
+    Args:
+        search_path: Value of ``PATH``.
+        wanted: A name or path to insist on; empty for none.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    names = (wanted,) if wanted else PROGRAMS
+    for name in names:
+        path = shutil.which(name, path=search_path)
+        if path:
+            found = os.path.basename(os.path.realpath(path))
+            return ContainerProgram(path, _APPTAINER in (found, name))
+    raise ConfigurationError(
+        f"there is no {' and no '.join(names)} in PATH",
+        hint="install Apptainer, or run without a container: cvmfsexec",
+    )
+
+
+def has_host_kind(program: ContainerProgram) -> bool:
+    """Whether a program of the host may serve a mount in a container."""
+    if program.is_apptainer:
+        return True
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [program.path, "version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_PATIENCE_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ConfigurationError(f"cannot run {program.path}: {error}") from error
+    return version_of(done.stdout) >= _WITH_HOST_KIND
+
+
+def version_of(said: bytes) -> tuple[int, ...]:
+    """Return the first two numbers of a version; nothing if there are none."""
+    found = re.search(rb"(\d{1,6})\.(\d{1,6})", said[:1000])
+    return tuple(int(number) for number in found.groups()) if found else ()

@@ -1,0 +1,180 @@
+"""The file server of one repository in a container, on a mount that is there already.
+
+The kernel lets the payload wait until the first request is answered. If the repository
+cannot be opened, nobody is told but the log: standard error belongs to the payload.
+Whoever starts the container has tried it just before.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+
+from cvmfsexec import log
+from cvmfsexec.client.assembly import User
+from cvmfsexec.client.ownership import Identity
+from cvmfsexec.configuration.evaluate import Configuration
+from cvmfsexec.errors import CvmfsError
+from cvmfsexec.file_server import FileServer, Host, ServedRepository
+from cvmfsexec.fuse.permissions import CheckingServer
+from cvmfsexec.fuse.server import FuseServer
+from cvmfsexec.fusemount import device as devices
+from cvmfsexec.fusemount import handover as handovers
+from cvmfsexec.fusemount.handover import Handover
+from cvmfsexec.namespaces import descriptors, syscalls
+from cvmfsexec.namespaces.plan import ServiceChannel
+from cvmfsexec.vfs.attributes import FileSystem
+
+_OTHERS_MAY_NOT_WRITE = 0o022
+_ALL_NUMBERS = ["0", "0", "4294967295"]
+
+
+def serve(
+    path: str,
+    fqrn: str,
+    device: int,
+    exit_status_of: Callable[[CvmfsError], int],
+    *,
+    stays: bool,
+) -> int:
+    """Serve a repository until it is unmounted, and return the exit status.
+
+    Args:
+        path: File with the handover.
+        fqrn: The repository, for ``ps``.
+        device: Of the mount.
+        exit_status_of: Status for an error.
+        stays: Serve in this process; otherwise in the background, once it can.
+    """
+    devices.keep_only(device)
+    if not devices.is_mounted(device):
+        return 0
+    _be_silent()
+    channel = _Silent()
+    if not stays:
+        channel = _in_background()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    syscalls.set_process_name(f"cvmfs:{fqrn}")
+    devices.exit_with(device)
+    try:
+        handover = handovers.take(path)
+    except CvmfsError as error:
+        channel.failed(str(error), status=exit_status_of(error))
+        return exit_status_of(error)
+    # Instances have no umask at all, and what others can write is no cache.
+    os.umask(handover.umask | _OTHERS_MAY_NOT_WRITE)
+    return _HandedServer(handover, device, exit_status_of).run(channel)
+
+
+class _Silent:
+    """The ``ServiceChannel`` of a file server that nobody listens to."""
+
+    def wait_for_root(self) -> None:
+        """Nothing is mounted by us."""
+
+    def wait_for_dependencies(self) -> bool:
+        """Whether what configures this repository is there: it was read before."""
+        return True
+
+    def ready(self) -> None:
+        """The kernel tells, by answering the first request."""
+
+    def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:  # noqa: ARG002
+        """Say in the log why nothing is served."""
+        log.error("%s%s", message, f"; {hint}" if hint else "")
+
+    def absent(self) -> None:
+        """Who has started the container decided what it can do without."""
+
+
+class _Awaited(_Silent):
+    """The same, of one in the background that its starter waits for."""
+
+    def __init__(self, report: int) -> None:
+        self._report = report
+
+    def ready(self) -> None:
+        """Let the starter go."""
+        os.write(self._report, bytes(1))
+        os.close(self._report)
+
+    def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
+        """Let the starter fail."""
+        super().failed(message, hint=hint)
+        os.write(self._report, bytes((status or 1,)))
+
+
+class _ContainerHost(Host):
+    """What the file server knows; ``uid`` and ``gid`` are those on the host."""
+
+    @property
+    def user(self) -> User:
+        """For whom the files are shown."""
+        return User(
+            Identity(self.uid, os.getuid(), is_confined=_is_confined("uid")),
+            Identity(self.gid, os.getgid(), is_confined=_is_confined("gid")),
+            self.environment,
+        )
+
+
+class _HandedServer(FileServer):
+    """A file server that is handed its configuration and its mount."""
+
+    def __init__(
+        self,
+        handover: Handover,
+        device: int,
+        exit_status_of: Callable[[CvmfsError], int],
+    ) -> None:
+        self._handover = handover
+
+        def mount(
+            mountpoint: str,  # noqa: ARG001
+            *,
+            max_read_bytes: int,  # noqa: ARG001
+            default_permissions: bool,
+        ) -> int:
+            self._checks_permissions = default_permissions
+            return device
+
+        super().__init__(
+            ServedRepository(handover.fqrn, "", None, can_be_absent=False),
+            _ContainerHost(
+                handover.root, handover.environment, handover.uid, handover.gid
+            ),
+            exit_status_of,
+            mount,
+        )
+
+    def _configuration(self, channel: ServiceChannel) -> Configuration:  # noqa: ARG002
+        return self._handover.configuration
+
+    def _server(self, device: int, file_system: FileSystem) -> FuseServer:
+        # Whoever has mounted did not ask the kernel to check modes.
+        kind = CheckingServer if self._checks_permissions else FuseServer
+        return kind(device, file_system)
+
+
+def _be_silent() -> None:
+    descriptors.let_go(())
+    os.dup2(descriptors.STANDARD_OUTPUT, descriptors.STANDARD_ERROR)
+
+
+def _in_background() -> "_Awaited":
+    """Go on in a child; this process ends as soon as that serves, or cannot."""
+    said, report = os.pipe()
+    if os.fork():
+        os.close(report)
+        answer = os.read(said, 1)
+        os._exit(answer[0] if answer else 1)
+    os.close(said)
+    os.setsid()
+    return _Awaited(report)
+
+
+def _is_confined(kind: str) -> bool:
+    """Whether this user namespace knows some numbers only."""
+    try:
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as numbers:
+            return numbers.read().split() != _ALL_NUMBERS
+    except OSError:
+        return True
