@@ -5,6 +5,8 @@ With a limit it is a cache: what was stored or opened longest ago is forgotten.
 
 import contextlib
 import os
+import threading
+from collections import OrderedDict
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
@@ -16,17 +18,28 @@ from cvmfsexec.format.digest import ContentHash
 
 
 class MemoryStore:
-    """An ``ObjectStore`` without limit that ends with its process."""
+    """An ``ObjectStore`` that ends with its process.
+
+    Args:
+        limit_bytes: How much to hold; 0 for any.
+    """
 
     quota = None
 
-    def __init__(self) -> None:
-        self._objects: dict[ContentHash, bytes] = {}
+    def __init__(self, limit_bytes: int = 0) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._objects: OrderedDict[ContentHash, bytes] = OrderedDict()
+        self._used_bytes = 0
 
     def open_object(self, content_hash: ContentHash) -> int | None:
         """See ``ObjectStore``."""
-        content = self._objects.get(content_hash)
-        return None if content is None else _file_of(content)
+        with self._lock:
+            content = self._objects.get(content_hash)
+            if content is None:
+                return None
+            self._objects.move_to_end(content_hash)
+        return _file_of(content)
 
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
@@ -48,15 +61,31 @@ class MemoryStore:
 
     def transaction(self) -> "_MemoryTransaction":
         """See ``ObjectStore``."""
-        return _MemoryTransaction(self._objects)
+        return _MemoryTransaction(self)
+
+    def put(self, content_hash: ContentHash, content: bytes) -> bool:
+        """Keep an object; return whether there is room for it."""
+        if self._limit_bytes and len(content) > self._limit_bytes:
+            return False
+        with self._lock:
+            self._forget(content_hash)
+            self._objects[content_hash] = content
+            self._used_bytes += len(content)
+            while self._limit_bytes and self._used_bytes > self._limit_bytes:
+                self._forget(next(iter(self._objects)))
+        return True
 
     def remove(self, content_hash: ContentHash) -> None:
         """See ``ObjectStore``."""
-        self._objects.pop(content_hash, None)
+        with self._lock:
+            self._forget(content_hash)
+
+    def _forget(self, content_hash: ContentHash) -> None:
+        self._used_bytes -= len(self._objects.pop(content_hash, b""))
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``; exact."""
-        return sum(map(len, list(self._objects.values())))
+        return self._used_bytes
 
     def close(self) -> None:
         """See ``ObjectStore``; the objects stay for whoever opens it again."""
@@ -65,8 +94,8 @@ class MemoryStore:
 class _MemoryTransaction:
     """An object being gathered."""
 
-    def __init__(self, objects: dict[ContentHash, bytes]) -> None:
-        self._objects = objects
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
         self._content = bytearray()
 
     def write(self, data: bytes | bytearray) -> None:
@@ -77,13 +106,12 @@ class _MemoryTransaction:
         """See ``Transaction``."""
         content = bytes(self._content)
         descriptor = _file_of(content)
-        self._objects[content_hash] = content
+        self._store.put(content_hash, content)
         return descriptor
 
     def keep(self, content_hash: ContentHash) -> bool:
         """See ``Transaction``."""
-        self._objects[content_hash] = bytes(self._content)
-        return True
+        return self._store.put(content_hash, bytes(self._content))
 
     def abort(self) -> None:
         """See ``Transaction``."""

@@ -40,7 +40,7 @@ def open_private_directory(path: str) -> int:
             f"cannot use the cache directory {path}: {error.strerror}", hint=_CHOOSE
         ) from error
     try:
-        _check_privacy(path, os.fstat(descriptor))
+        check_privacy(path, os.fstat(descriptor))
     except CacheError:
         os.close(descriptor)
         raise
@@ -55,7 +55,16 @@ def _open_or_make(path: str) -> int:
         return os.open(path, _FLAGS)
 
 
-def _check_privacy(path: str, status: os.stat_result) -> None:
+def check_privacy(path: str, status: os.stat_result) -> None:
+    """Refuse a directory that somebody else can write.
+
+    Args:
+        path: Where it is, for messages.
+        status: Of the directory.
+
+    Raises:
+        CacheError: It belongs to another user, or others can write it.
+    """
     if status.st_uid != os.geteuid():
         raise CacheError(
             f"the cache directory {path} belongs to another user "

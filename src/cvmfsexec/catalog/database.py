@@ -287,7 +287,11 @@ def _only_plain_reads(
 
 def _connect(path: str) -> tuple[sqlite3.Connection, int]:
     try:
-        size_bytes = os.stat(path).st_size
+        status = os.stat(path)
+        size_bytes = status.st_size
+        if not status.st_nlink:
+            # Its link in /proc leads to "... (deleted)", which others may have made.
+            return _connection_to_copy(path, size_bytes), size_bytes
         try:
             return _connection_to(_uri_of(path)), size_bytes
         except sqlite3.Error:

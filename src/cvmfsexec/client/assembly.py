@@ -18,7 +18,7 @@ from cvmfsexec.client.mount_attributes import (
     MountFacts,
     ServerGauges,
 )
-from cvmfsexec.client.ownership import Identity, shown_id
+from cvmfsexec.client.ownership import UNMAPPED_ID, Identity, shown_id
 from cvmfsexec.client.reading_ahead import ReadingAhead
 from cvmfsexec.client.revision_change import MountedRevisions
 from cvmfsexec.client.storage import open_store
@@ -43,7 +43,11 @@ from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import Revision, RevisionSelector
 from cvmfsexec.trust.chain import TrustSettings, check_revision
 from cvmfsexec.vfs.descriptors import DescriptorCache
-from cvmfsexec.vfs.extended_attributes import ExtendedAttributes
+from cvmfsexec.vfs.extended_attributes import (
+    NO_PROTECTION,
+    ExtendedAttributes,
+    Protection,
+)
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
 from cvmfsexec.vfs.presentation import Presentation
 
@@ -115,7 +119,7 @@ class Client:
             network = network._replace(failover=policy)
         self.http = _http_client(network, places, f"geo.{self.fqrn}")
         self._external = _external_client(configuration, user.environment, places)
-        self.store = store or open_store(places)
+        self.store = store or open_store(places, user.uid.host)
         self.fetcher = Fetcher(self.http, self.store, self._external)
         self.trust = _trust_settings(configuration, self.settings)
         self.selector = RevisionSelector(
@@ -144,6 +148,7 @@ class Client:
             max_ttl_s=self.settings.revision.max_ttl_s,
         )
         self.presentation = _presentation(configuration, self.settings.view, user)
+        self._protection = _protection(self.settings.view, user.gid)
         self._attributes = MountAttributes(
             MountFacts(
                 self.fqrn,
@@ -170,6 +175,7 @@ class Client:
                 self._attributes.table(),
                 entry_sources(self.tree, self.lookup, self.store, self._external),
                 _lists_magic(self.settings.view.magic_xattrs),
+                self._protection,
             ),
             file_system_statistics(
                 self.tree, self.store, self.settings.cache.quota_limit_mb
@@ -276,6 +282,18 @@ def _presentation(
         shown_uid=shown_id(user.uid, uid_map and uid_map.local, claims=claims),
         shown_gid=shown_id(user.gid, gid_map and gid_map.local, claims=claims),
         is_world_readable=view.world_readable,
+    )
+
+
+def _protection(view: ViewSettings, gid: Identity) -> Protection:
+    """Return which attributes are for some groups only, and as whom these ask."""
+    if not view.protected_xattrs:
+        return NO_PROTECTION
+    asking_as = shown_id(gid, None, claims=False)
+    return Protection(
+        frozenset(name.encode() for name in view.protected_xattrs),
+        frozenset(asking_as(number) for number in (0, *view.privileged_gids))
+        - ({UNMAPPED_ID} if gid.is_confined else frozenset()),
     )
 
 

@@ -1,26 +1,77 @@
 """The promises of ``ObjectStore``, kept by each kind of store."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cvmfsexec.cache.alien import AlienStore
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.memory import MemoryStore
+from cvmfsexec.cache.packed import PackedStore
+from cvmfsexec.cache.ram import RamStore
+from cvmfsexec.cache.read_only import ReadOnlyStore
 from cvmfsexec.cache.store import ObjectStore
+from cvmfsexec.cache.tiered import TieredStore
 from tests.support.file_systems import Lack, file_system
 from tests.support.store_contract import STORE_CLAIMS, Claim, claim_name
 
 
-@pytest.fixture(params=[*Lack, "memory"], ids=str)
+def directory_store(top: Path) -> ObjectStore:
+    return DirectoryStore.open(str(top / "cache"))
+
+
+def alien_store(top: Path) -> ObjectStore:
+    return AlienStore.open(str(top / "alien"), str(top / "workspace"))
+
+
+def packed_store(top: Path) -> ObjectStore:
+    return PackedStore.open(str(top / "packed"))
+
+
+def ram_store(top: Path) -> ObjectStore:
+    (top / "shm").mkdir()
+    return RamStore.open_for(os.getuid(), 1 << 30, str(top / "shm"))
+
+
+def tiered_store(top: Path) -> ObjectStore:
+    return TieredStore(directory_store(top), alien_store(top), is_lower_written=True)
+
+
+def store_above_a_read_only_one(top: Path) -> ObjectStore:
+    (top / "lower").mkdir()
+    lower = ReadOnlyStore.open(str(top / "lower"), str(top / "workspace"))
+    return TieredStore(directory_store(top), lower, is_lower_written=False)
+
+
+KINDS = {
+    "memory": lambda _top: MemoryStore(),
+    "limited memory": lambda _top: MemoryStore(1 << 30),
+    "alien": alien_store,
+    "packed": packed_store,
+    "ram": ram_store,
+    "tiered": tiered_store,
+    "above a read-only one": store_above_a_read_only_one,
+}
+
+
+@pytest.fixture(
+    params=[(kind, lack) for kind in (directory_store, alien_store) for lack in Lack]
+    + [(kind, Lack.NOTHING) for kind in KINDS.values()],
+    ids=[
+        f"{kind} without {lack.value}"
+        for kind in ("directory", "alien")
+        for lack in Lack
+    ]
+    + list(KINDS),
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    with file_system(request.param):
-        directory_store = DirectoryStore.open(str(tmp_path / "cache"))
-        yield directory_store
-        directory_store.close()
+    make, lack = request.param
+    with file_system(lack):
+        made = make(tmp_path)
+        yield made
+        made.close()
 
 
 @pytest.mark.parametrize("claim", STORE_CLAIMS, ids=claim_name)

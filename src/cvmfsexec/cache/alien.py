@@ -1,0 +1,296 @@
+"""Objects in a directory that others own or can write: an alien cache.
+
+The layout is the original client's, which may use the directory at the same time: files
+of mode 0660 in directories of mode 0770, decompressed, renamed or linked to their
+places. Nothing but objects is in it. What is remembered or locked lies in the
+workspace, which is this user's alone.
+
+Nothing in the directory is believed before it is verified, and what is handed out is a
+private copy (``verification``). An object that cannot be confirmed is fetched anew; if
+its bytes turn out to be wrong, the right ones take their place.
+
+Nobody manages the directory. With a limit, whichever session finds too much in it and
+gets the lease removes what was used least recently (``tidying``).
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from cvmfsexec import log
+from cvmfsexec.cache import scratch
+from cvmfsexec.cache.claims import Claims
+from cvmfsexec.cache.pending import PendingFiles
+from cvmfsexec.cache.pins import NO_PIN, Pin
+from cvmfsexec.cache.private_directory import open_private_directory
+from cvmfsexec.cache.private_files import PrivateFiles, PrivateWriting
+from cvmfsexec.cache.tidying import Tidying, tidy_directory
+from cvmfsexec.cache.usage import estimate_used_bytes
+from cvmfsexec.cache.verification import OPEN_FLAGS, SCRATCH, Verifier, sha256_of
+from cvmfsexec.errors import CacheError
+from cvmfsexec.format.digest import ContentHash
+
+REST_S = 60.0
+USE_IS_OLD_S = 3600.0
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class AlienStore:
+    """An ``ObjectStore`` that believes nobody.
+
+    Args:
+        path: Where the directory is, for messages.
+        directory: Descriptor of it; becomes the store's.
+        workspace: Path of the private directory.
+        limit_bytes: Tidy up beyond that; 0 for never.
+        clock: Seconds that do not jump.
+    """
+
+    quota = None
+
+    def __init__(
+        self,
+        path: str,
+        directory: int,
+        workspace: str,
+        limit_bytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self._directory = directory
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._workspace = open_private_directory(workspace)
+        self._claims = Claims(self._workspace)
+        self._verifier = Verifier.at(workspace)
+        self.files = PrivateFiles(workspace, SCRATCH)
+        self._pending = PendingFiles(directory, is_shared=True)
+        self._tidying = Tidying(
+            limit_bytes, partial(tidy_directory, directory, limit_bytes)
+        )
+        self._rests_until_s = float("-inf")
+        self._has_warned = False
+
+    @classmethod
+    def open(cls, path: str, workspace: str, limit_bytes: int = 0) -> Self:
+        """Open an alien cache, making its directory if needed.
+
+        Raises:
+            CacheError: It cannot be used, or the workspace is not this user's alone.
+        """
+        try:
+            try:
+                directory = os.open(path, _DIRECTORY_FLAGS)
+            except FileNotFoundError:
+                os.makedirs(path, 0o770, exist_ok=True)
+                directory = os.open(path, _DIRECTORY_FLAGS)
+                os.fchmod(directory, os.fstat(directory).st_mode & 0o2000 | 0o770)
+        except OSError as error:
+            raise CacheError(
+                f"cannot use the alien cache {path}: {error.strerror}",
+                hint="check CVMFS_ALIEN_CACHE and the group of the directory",
+            ) from error
+        try:
+            store = cls(path, directory, workspace, limit_bytes)
+        except CacheError:
+            os.close(directory)
+            raise
+        store._pending.remove_dead()
+        return store
+
+    def close(self) -> None:
+        """See ``ObjectStore``."""
+        self._tidying.close()
+        self._claims.close()
+        self._verifier.close()
+        os.close(self._workspace)
+        os.close(self._directory)
+
+    def open_object(self, content_hash: ContentHash) -> int | None:
+        """See ``ObjectStore``; the descriptor is that of a private copy."""
+        path = content_hash.cache_path()
+        descriptor = self._verifier.open_verified(path, self._directory, content_hash)
+        if descriptor is not None and self._limit_bytes:
+            self._note_use(path)
+        return descriptor
+
+    def has(self, content_hash: ContentHash) -> bool:
+        """See ``ObjectStore``; whether it can be believed shows when it is opened."""
+        return os.access(content_hash.cache_path(), os.F_OK, dir_fd=self._directory)
+
+    def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- see ObjectStore
+        """See ``ObjectStore``; what is open is a copy."""
+        return NO_PIN
+
+    def claim(
+        self,
+        content_hash: ContentHash,
+        *,
+        patience_s: float,
+        size_bytes: int | None = None,  # noqa: ARG002 -- see ``ObjectStore``
+    ) -> AbstractContextManager[bool]:
+        """See ``ObjectStore``; among the sessions that share the workspace."""
+        if self._clock() < self._rests_until_s:
+            return contextlib.nullcontext(enter_result=False)
+        return self._claims.claim(
+            content_hash,
+            patience_s=patience_s,
+            is_there=partial(self.has, content_hash),
+        )
+
+    def transaction(self) -> "_AlienTransaction":
+        """See ``ObjectStore``."""
+        return _AlienTransaction(self)
+
+    def remove(self, content_hash: ContentHash) -> None:
+        """See ``ObjectStore``."""
+        try:
+            os.unlink(content_hash.cache_path(), dir_fd=self._directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._give_up(error)
+
+    def used_bytes(self) -> int | None:
+        """See ``ObjectStore``; an estimate."""
+        return estimate_used_bytes(self._directory)
+
+    def publish(self, source: int, digest: bytes, content_hash: ContentHash) -> bool:
+        """Put a verified object into the directory; return whether it is there.
+
+        Args:
+            source: Descriptor of a private file that holds it.
+            digest: SHA-256 of its bytes.
+            content_hash: Its name.
+        """
+        self._verifier.remember(content_hash, digest)
+        if content_hash in self._verifier.doubted:
+            self._verifier.doubted.discard(content_hash)
+            self._replace_what_is_wrong(content_hash, digest)
+        if self._clock() < self._rests_until_s:
+            return False
+        try:
+            size_bytes = os.fstat(source).st_size
+            self._place(source, size_bytes, content_hash.cache_path())
+        except OSError as error:
+            self._give_up(error)
+            return False
+        self._tidying.note(size_bytes)
+        return True
+
+    def _place(self, source: int, size_bytes: int, path: str) -> None:
+        file = self._pending.create()
+        try:
+            scratch.copy_start(source, file.descriptor, size_bytes)
+            if file.name is not None:
+                scratch.flush(file.descriptor)
+            self._pending.keep(file, path)
+        except OSError:
+            self._pending.forget(file)
+            raise
+        finally:
+            scratch.close_unwanted(file.descriptor)
+
+    def _replace_what_is_wrong(self, content_hash: ContentHash, digest: bytes) -> None:
+        path = content_hash.cache_path()
+        try:
+            found = os.open(path, OPEN_FLAGS, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+        except OSError:
+            is_wrong = True  # a link, or a file without permission to read it
+        else:
+            try:
+                is_wrong = sha256_of(found) != digest
+            except OSError:
+                is_wrong = True
+            finally:
+                os.close(found)
+        if is_wrong:
+            log.warning(
+                "%s in the alien cache %s is damaged; replaced", path, self.path
+            )
+            self.remove(content_hash)
+
+    def _note_use(self, path: str) -> None:
+        """Let an object that is used be one of the last to be removed."""
+        with contextlib.suppress(OSError):
+            status = os.stat(path, dir_fd=self._directory, follow_symlinks=False)
+            used_s = max(status.st_atime, status.st_mtime)
+            if abs(time.time() - used_s) > USE_IS_OLD_S:
+                os.utime(path, dir_fd=self._directory, follow_symlinks=False)
+
+    def _give_up(self, error: OSError) -> None:
+        if error.errno in _OUT_OF_MEANS:
+            raise CacheError(f"cannot write to the cache: {error.strerror}") from error
+        self._rests_until_s = self._clock() + REST_S
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "alien cache %s: %s; what is missing there is read without being kept",
+                self.path,
+                error.strerror,
+            )
+
+
+class _AlienTransaction:
+    """An object that is written where nobody else can change it, then published."""
+
+    __slots__ = ("_hasher", "_is_over", "_store", "_writing")
+
+    def __init__(self, store: AlienStore) -> None:
+        self._store = store
+        self._writing = PrivateWriting(store.files)
+        self._hasher = hashlib.sha256(usedforsecurity=False)
+        self._is_over = False
+
+    def write(self, data: bytes | bytearray) -> None:
+        """See ``Transaction``."""
+        self._hasher.update(data)
+        self._writing.write(data)
+
+    def commit(self, content_hash: ContentHash) -> int:
+        """See ``Transaction``."""
+        descriptor = self._writing.finish()
+        self._is_over = True
+        try:
+            self._store.publish(descriptor, self._hasher.digest(), content_hash)
+        except CacheError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def keep(self, content_hash: ContentHash) -> bool:
+        """See ``Transaction``."""
+        descriptor = self._writing.finish()
+        self._is_over = True
+        try:
+            return self._store.publish(descriptor, self._hasher.digest(), content_hash)
+        finally:
+            os.close(descriptor)
+
+    def abort(self) -> None:
+        """See ``Transaction``."""
+        if not self._is_over:
+            self._is_over = True
+            self._writing.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()

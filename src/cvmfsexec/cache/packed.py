@@ -1,0 +1,367 @@
+"""The packed cache: many objects in few files, for file systems that nodes share.
+
+There, each creation and each look-up of a file is a message to a server that all jobs
+of the site ask. Small objects go into packs (``packs``). What is larger than half a
+megabyte, or a database, which SQLite wants to open by its name, gets a file of its own;
+that there is one, the packs tell, so that nobody looks in vain.
+
+An object from a pack is handed out as a copy in memory.
+
+**The limit** is kept by whoever finds it exceeded and gets the lease (``tidying``):
+  packs that were not used for the longest time are removed as a whole, and old files of
+  objects. Where many small packs have gathered, they are put together.
+
+Whoever can write the directory decides what programs run, so it has to be this user's
+alone, as any other: it is for one user's jobs on many nodes.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cvmfsexec import log
+from cvmfsexec.cache import contents, packs
+from cvmfsexec.cache.claims import Claims
+from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.file_system_type import network_type_of
+from cvmfsexec.cache.lease import Lease, Renewal
+from cvmfsexec.cache.packs import PACKED_BYTES_MAX, Packs, Place
+from cvmfsexec.cache.pins import NO_PIN, Pin
+from cvmfsexec.cache.private_directory import open_private_directory
+from cvmfsexec.cache.private_files import PrivateFiles
+from cvmfsexec.cache.tidying import ROOM_PART, Tidying
+from cvmfsexec.errors import CacheError
+from cvmfsexec.format.digest import ContentHash
+from cvmfsexec.format.pack_index import RecordKind
+
+if TYPE_CHECKING:
+    from cvmfsexec.cache.store import Transaction
+
+PACKS_MAX = 64
+"""More are put together: each costs who begins to read four operations."""
+
+_PACKS_PER_LIMIT = 16
+_PACK_BYTES_MIN = 4 << 20
+_PACK_BYTES_MAX = 256 << 20
+_IDLE_S = 3600.0
+_REST_S = 60.0
+_WAIT_REFRESH_S = 0.05
+_DATABASE = b"SQLite format 3\0"
+_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class PackedStore:
+    """An ``ObjectStore`` of packs.
+
+    Args:
+        path: Where the directory is, for messages.
+        directory: Descriptor of it; becomes the store's.
+        limit_bytes: How much it may hold; 0 for any.
+        clock: Seconds that do not jump.
+    """
+
+    quota = None
+
+    def __init__(
+        self,
+        path: str,
+        directory: int,
+        limit_bytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self._directory = directory
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._packs = Packs(directory, _pack_bytes(limit_bytes), clock)
+        self.own_files = DirectoryStore(path, os.dup(directory))
+        self._memory = PrivateFiles()
+        # On a network file system a lock is a message, too, if there are locks at all.
+        self._claims = None if network_type_of(directory) else Claims(directory)
+        self._tidying = Tidying(limit_bytes, self._tidy)
+        self._rests_until_s = float("-inf")
+        self._has_warned = False
+
+    @classmethod
+    def open(cls, path: str, limit_bytes: int = 0) -> Self:
+        """Open a packed cache, making its directory if needed.
+
+        Raises:
+            CacheError: It cannot be used, or others could have changed it.
+        """
+        return cls(path, open_private_directory(path), limit_bytes)
+
+    def close(self) -> None:
+        """See ``ObjectStore``."""
+        self._tidying.close()
+        if self._claims is not None:
+            self._claims.close()
+        self._packs.close()
+        self.own_files.close()
+        os.close(self._directory)
+
+    def open_object(self, content_hash: ContentHash) -> int | None:
+        """See ``ObjectStore``."""
+        place = self._packs.find(content_hash)
+        if place is None:
+            return None
+        if place.record.kind is RecordKind.OWN_FILE:
+            descriptor = self.own_files.open_object(content_hash)
+        else:
+            content = self._packs.read(place)
+            descriptor = None if content is None else self._memory.holding(content)
+        if descriptor is None:
+            self._packs.forget(place)
+        return descriptor
+
+    def has(self, content_hash: ContentHash) -> bool:
+        """See ``ObjectStore``."""
+        return self._packs.find(content_hash) is not None
+
+    def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- see ObjectStore
+        """See ``ObjectStore``; what was used lately is not removed."""
+        return NO_PIN
+
+    def claim(
+        self,
+        content_hash: ContentHash,
+        *,
+        patience_s: float,
+        size_bytes: int | None = None,  # noqa: ARG002 -- see ``ObjectStore``
+    ) -> AbstractContextManager[bool]:
+        """See ``ObjectStore``; on a network file system, everybody fetches."""
+        if self._clock() < self._rests_until_s:
+            return contextlib.nullcontext(enter_result=False)
+        if self._claims is None:
+            return contextlib.nullcontext(enter_result=True)
+        find = partial(self._packs.find, content_hash, refresh_s=_WAIT_REFRESH_S)
+        return self._claims.claim(
+            content_hash, patience_s=patience_s, is_there=lambda: find() is not None
+        )
+
+    def transaction(self) -> "_PackedTransaction":
+        """See ``ObjectStore``."""
+        return _PackedTransaction(self)
+
+    def remove(self, content_hash: ContentHash) -> None:
+        """See ``ObjectStore``."""
+        place = self._packs.find(content_hash)
+        if place is None:
+            return
+        if place.record.kind is RecordKind.OWN_FILE:
+            self.own_files.remove(content_hash)
+        try:
+            self._packs.remove(place)
+        except OSError as error:
+            self._give_up(error)
+
+    def used_bytes(self) -> int | None:
+        """See ``ObjectStore``; packs as they are, own files as they were stored."""
+        sizes = (size_bytes for size_bytes, _ in self._sizes().values())
+        return sum(sizes) + self._packs.own_files_bytes()
+
+    def put(self, content: bytes | bytearray, content_hash: ContentHash) -> bool:
+        """Add a small object; return whether it is there."""
+        if self._packs.find(content_hash, refresh_s=float("inf")) is not None:
+            return True
+        if self._clock() < self._rests_until_s:
+            return False
+        try:
+            self._packs.append(content_hash, content)
+        except OSError as error:
+            self._give_up(error)
+            return False
+        self._tidying.note(len(content))
+        return True
+
+    def hold(self, content: bytes | bytearray) -> int:
+        """Return a descriptor of a small object that need not be anywhere else."""
+        return self._memory.holding(content)
+
+    def tell(self, content_hash: ContentHash, size_bytes: int) -> bool:
+        """Let others know of an object in its own file; return whether it is there."""
+        if not self.own_files.has(content_hash):
+            return False
+        try:
+            self._packs.note_own_file(content_hash, size_bytes)
+        except OSError as error:
+            self._give_up(error)
+            return False
+        self._tidying.note(size_bytes)
+        return True
+
+    def _give_up(self, error: OSError) -> None:
+        if error.errno in _OUT_OF_MEANS:
+            raise CacheError(f"cannot write to the cache: {error.strerror}") from error
+        self._rests_until_s = self._clock() + _REST_S
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "packed cache %s: %s; what does not fit is read without being kept",
+                self.path,
+                error.strerror,
+            )
+
+    # -- making room ----------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        sizes = self._sizes()
+        used_bytes = sum(size for size, _ in sizes.values())
+        used_bytes += self._packs.own_files_bytes()
+        is_too_much = used_bytes > self._limit_bytes
+        if not is_too_much and len(sizes) <= PACKS_MAX:
+            return
+        lease = Lease(self._directory)
+        if not lease.acquire():
+            return
+        try:
+            if is_too_much:
+                self._shrink(sizes, Renewal(lease))
+            else:
+                self._merge(sizes, lease.now_s(), Renewal(lease))
+        finally:
+            lease.release()
+
+    def _shrink(self, sizes: dict[str, tuple[int, float]], renewal: Renewal) -> None:
+        """Remove what was used least recently, packs as a whole."""
+        found: list[tuple[float, int, tuple[str, ...]]] = [
+            (used_s, size_bytes, _paths_of(name))
+            for name, (size_bytes, used_s) in sizes.items()
+        ]
+        for prefix in contents.PREFIXES:
+            for name, status in contents.object_files(self._directory, prefix):
+                path = f"{prefix}/{name}"
+                found.append((_used_s(status), status.st_size, (path,)))
+        left_bytes = sum(size_bytes for _, size_bytes, _ in found)
+        target_bytes = self._limit_bytes
+        if left_bytes > target_bytes:
+            target_bytes -= target_bytes // ROOM_PART
+        for _, size_bytes, paths in sorted(found):
+            if left_bytes <= target_bytes or not renewal.is_held():
+                break
+            left_bytes -= size_bytes
+            self._unlink(paths)
+
+    def _merge(
+        self, sizes: dict[str, tuple[int, float]], now_s: float, renewal: Renewal
+    ) -> None:
+        """Append what small idle packs hold to ours, and remove them."""
+        for name, (size_bytes, used_s) in sizes.items():
+            is_small = size_bytes < _pack_bytes(self._limit_bytes) // ROOM_PART
+            is_own = name == self._packs.own_name()
+            if is_own or not is_small or now_s - used_s < _IDLE_S:
+                continue
+            if not renewal.is_held():
+                return
+            for place in self._packs.packed_in(name):
+                self._move(place)
+            self._unlink(_paths_of(name))
+
+    def _move(self, place: Place) -> None:
+        content = self._packs.read(place)
+        if content is not None:
+            self._packs.append(place.record.content_hash, content)
+
+    def _sizes(self) -> dict[str, tuple[int, float]]:
+        """Return size and last use of each pack."""
+        sizes = {}
+        for name in packs.names_in(self._directory):
+            with contextlib.suppress(OSError):  # removed meanwhile
+                status = os.stat(_paths_of(name)[-1], dir_fd=self._directory)
+                sizes[name] = (status.st_size, _used_s(status))
+        return sizes
+
+    def _unlink(self, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path, dir_fd=self._directory)
+
+
+class _PackedTransaction:
+    """A small object in memory, or a large one on its way to a file of its own."""
+
+    __slots__ = ("_content", "_is_over", "_own_file", "_size_bytes", "_store")
+
+    def __init__(self, store: PackedStore) -> None:
+        self._store = store
+        self._content = bytearray()
+        self._own_file: Transaction | None = None
+        self._size_bytes = 0
+        self._is_over = False
+
+    def write(self, data: bytes | bytearray) -> None:
+        """See ``Transaction``."""
+        self._size_bytes += len(data)
+        if self._own_file is not None:
+            self._own_file.write(data)
+            return
+        self._content += data
+        is_large = self._size_bytes > PACKED_BYTES_MAX
+        if is_large or self._content.startswith(_DATABASE):
+            self._own_file = self._store.own_files.transaction()
+            self._own_file.write(self._content)
+            self._content = bytearray()
+
+    def commit(self, content_hash: ContentHash) -> int:
+        """See ``Transaction``."""
+        if self._own_file is not None:
+            descriptor = self._own_file.commit(content_hash)
+            self._store.tell(content_hash, self._size_bytes)
+        else:
+            descriptor = self._store.hold(self._content)
+            self._store.put(self._content, content_hash)
+        self._is_over = True
+        return descriptor
+
+    def keep(self, content_hash: ContentHash) -> bool:
+        """See ``Transaction``."""
+        if self._own_file is None:
+            is_kept = self._store.put(self._content, content_hash)
+        else:
+            is_kept = self._own_file.keep(content_hash)
+            is_kept = is_kept and self._store.tell(content_hash, self._size_bytes)
+        self._is_over = True
+        return is_kept
+
+    def abort(self) -> None:
+        """See ``Transaction``."""
+        if not self._is_over:
+            self._is_over = True
+            self._content = bytearray()
+            if self._own_file is not None:
+                self._own_file.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+def _pack_bytes(limit_bytes: int) -> int:
+    """Return how large a pack becomes: small enough to be removed as a whole."""
+    if not limit_bytes:
+        return _PACK_BYTES_MAX
+    share = limit_bytes // _PACKS_PER_LIMIT
+    return min(max(share, _PACK_BYTES_MIN), _PACK_BYTES_MAX)
+
+
+def _paths_of(name: str) -> tuple[str, str]:
+    """Return the files of a pack; the index goes first, so that nobody finds half."""
+    path = f"{packs.DIRECTORY}/{name}"
+    return path + packs.INDEX, path + packs.PACK
+
+
+def _used_s(status: os.stat_result) -> float:
+    return max(status.st_atime, status.st_mtime)

@@ -1,0 +1,154 @@
+"""Keeping a directory that nobody manages below a limit.
+
+Whoever stores objects in it looks now and then how much it holds; who finds too much
+and gets the lease removes what was used least recently. All this happens in a thread of
+its own, while others go on to read and write. Between two looks the directory may grow,
+by a thirty-second part of the limit for each process.
+
+What is removed stays readable for those who have it open on this node. On others, a
+network file system may take it away; our clients read copies of theirs.
+
+When an object was used last is the later one of its times of access and modification;
+clients that know of the limit set the latter, others may set the former.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+
+from cvmfsexec import log
+from cvmfsexec.cache import contents
+from cvmfsexec.cache.lease import Lease, Renewal
+from cvmfsexec.cache.usage import estimate_used_bytes
+
+ROOM_PART = 4
+"""This part of the limit is free afterwards, so that the next look finds nothing."""
+
+_LOOKS_PER_LIMIT = 32
+_ABANDONED_S = 86_400.0
+_PENDING = "txn"
+
+
+class Tidying:
+    """One process's part in keeping a directory small; safe to call from any thread.
+
+    Args:
+        limit_bytes: The limit; 0 for none.
+        tidy: Looks, and removes what is too much.
+    """
+
+    def __init__(self, limit_bytes: int, tidy: Callable[[], object]) -> None:
+        self._step_bytes = limit_bytes // _LOOKS_PER_LIMIT if limit_bytes else None
+        self._tidy = tidy
+        self._lock = threading.Lock()
+        self._unseen_bytes = self._step_bytes or 0  # look after the first object
+        self._thread: threading.Thread | None = None
+        self._is_over = False
+
+    def note(self, size_bytes: int) -> None:
+        """Learn that an object was stored; perhaps it is time to look."""
+        if self._step_bytes is None:
+            return
+        with self._lock:
+            self._unseen_bytes += size_bytes
+            if self._unseen_bytes < self._step_bytes or self._is_busy():
+                return
+            self._unseen_bytes = 0
+            thread = threading.Thread(target=self._work, name="tidying", daemon=True)
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._thread = None
+                log.debug("cache: %s; tidying up later", error)
+
+    def close(self) -> None:
+        """Wait for the thread, and start no more."""
+        with self._lock:
+            thread = self._thread
+            self._step_bytes = None
+        if thread is not None:
+            thread.join()
+
+    def _is_busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            self._tidy()
+        except OSError as error:
+            log.debug("cache: cannot tidy up: %s", error.strerror)
+
+
+def tidy_directory(directory: int, limit_bytes: int) -> bool:
+    """Remove objects of a directory that holds too much.
+
+    Args:
+        directory: Descriptor of it.
+        limit_bytes: How much it may hold.
+
+    Returns:
+        Whether it was this process's task.
+
+    Raises:
+        OSError: The directory cannot be read or written.
+    """
+    if estimate_used_bytes(directory) <= limit_bytes:
+        return False
+    lease = Lease(directory)
+    if not lease.acquire():
+        return False
+    try:
+        _remove_abandoned(directory, lease.now_s())
+        _shrink(directory, limit_bytes, Renewal(lease))
+    finally:
+        lease.release()
+    return True
+
+
+def _shrink(directory: int, limit_bytes: int, renewal: Renewal) -> None:
+    found: list[tuple[float, int, str]] = []
+    for prefix in contents.PREFIXES:
+        if not renewal.is_held():
+            return
+        for name, status in contents.object_files(directory, prefix):
+            last_used_s = max(status.st_atime, status.st_mtime)
+            found.append((last_used_s, status.st_size, f"{prefix}/{name}"))
+    used_bytes = sum(size_bytes for _, size_bytes, _ in found)
+    if used_bytes <= limit_bytes:
+        return
+    found.sort()
+    removed = 0
+    for _, size_bytes, path in found:
+        if used_bytes <= limit_bytes - limit_bytes // ROOM_PART:
+            break
+        if not renewal.is_held():
+            return
+        with contextlib.suppress(FileNotFoundError):  # somebody else removed it
+            os.unlink(path, dir_fd=directory)
+        used_bytes -= size_bytes
+        removed += 1
+    log.info("cache: removed %d objects that were used least recently", removed)
+
+
+def _remove_abandoned(directory: int, now_s: float) -> None:
+    """Remove our files under way that nobody has written to for a day."""
+    try:
+        descriptor = os.open(
+            _PENDING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory
+        )
+    except OSError:
+        return
+    try:
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                if not entry.name.startswith("cvmfsexec."):
+                    continue
+                age_s = now_s - entry.stat(follow_symlinks=False).st_mtime
+                if age_s > _ABANDONED_S:
+                    os.unlink(entry.name, dir_fd=descriptor)
+    except OSError as error:
+        log.debug("cache: cannot clear %s: %s", _PENDING, error.strerror)
+    finally:
+        os.close(descriptor)
