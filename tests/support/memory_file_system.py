@@ -88,6 +88,9 @@ class MemoryFileSystem:
             name = node.names[index]
             yield index + FIRST_COOKIE, name, children[name].attributes
 
+    def is_listed_now(self, inode: int, cookie: int) -> bool:  # noqa: ARG002
+        return True
+
     def parent(self, inode: int) -> int:
         return self._node(inode).parent
 
@@ -101,7 +104,7 @@ class MemoryFileSystem:
             raise FormatError(f"inode {inode} is no file")
         return memoryview(content)[offset : offset + size]
 
-    def getxattr(self, inode: int, name: bytes) -> bytes | None:
+    def getxattr(self, inode: int, name: bytes, gid: int = 0) -> bytes | None:
         self._check(inode)
         return self.nodes[inode].xattrs.get(name)
 

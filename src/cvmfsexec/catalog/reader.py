@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
-from operator import lt
+from operator import le, lt
 from typing import NamedTuple
 
 from cvmfsexec.catalog.database import Database, Row
@@ -36,6 +36,7 @@ PAGE_ROWS = 500
 """Rows read at a time: few enough that other threads get their turn at the catalog."""
 
 _DIRECTORIES_KEPT = 8
+_BEFORE_ALL_PATHS = (-(2**63), -(2**63))
 _new_tuple = tuple.__new__  # half the price of DirectoryEntry._make
 
 
@@ -218,6 +219,24 @@ class Catalog:
             _check_page(entries, after_row)
             yield from entries
             after_row = entries[-1].row
+
+    def by_path(self) -> Iterator[DirectoryEntry]:
+        """Yield every entry in the order of the path hashes.
+
+        Raises:
+            FormatError: An entry is damaged or has a forbidden name.
+        """
+        after = _BEFORE_ALL_PATHS
+        while rows := self._database.page(
+            self._statements.by_path, (*after, PAGE_ROWS)
+        ):
+            entries = [_new_tuple(DirectoryEntry, row) for row in rows]
+            check_entries(entries)
+            hashes = [(entry.md5_1, entry.md5_2) for entry in entries]
+            if hashes[0] <= after or not all(map(le, hashes, hashes[1:])):
+                raise FormatError("entries are not in the order of their paths")
+            yield from entries
+            after = hashes[-1]
 
     def hardlink_row(self, entry: DirectoryEntry) -> int:
         """Return the row that stands for all names of an entry's hardlink group.

@@ -24,6 +24,7 @@ class Statements(NamedTuple):
             parent hash in the result, as that is known.
         listing: The same with the columns of ``Listing`` only.
         walk: Part of the catalog by row before and limit.
+        by_path: Part of the catalog by path hash before and limit.
         hardlinks: Row and ``hardlinks`` of a directory's entries that have a group.
         chunks: Offset, size, and digest of a file's chunks by its path hash.
         counters: Name and value of the statistics.
@@ -36,6 +37,7 @@ class Statements(NamedTuple):
     list_: str
     listing: str
     walk: str
+    by_path: str
     hardlinks: str
     chunks: str
     counters: str
@@ -66,6 +68,8 @@ def statements_for(database: Database) -> Statements:
         list_=f"SELECT {own} {page}",
         listing=f"SELECT {listed} {page}",
         walk=f"{whole} WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        by_path=f"{whole} WHERE (md5path_1, md5path_2) > (?1, ?2)"
+        " ORDER BY md5path_1, md5path_2 LIMIT ?3",
         hardlinks=f"SELECT rowid, {hardlinks} {directory}"
         f" AND {hardlinks} NOT BETWEEN 0 AND {_LINKCOUNT_MAX} ORDER BY rowid",
         chunks=_chunks(database),

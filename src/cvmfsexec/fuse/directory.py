@@ -11,6 +11,9 @@ enters into its caches; with a nodeid of 0 it does not ("." and ".." must not be
 Records are padded to 8 bytes. A record that does not fit has to wait for the next
 request, and an empty reply ends the directory.
 
+A listing ends in the revision in which it began, and so may outlive it. What is told of
+an entry then is its name only, with a nodeid of 0: the kernel would keep the rest.
+
 Threads: any may call. A kept listing is taken out by the thread that goes on with it,
 so that it is never advanced by two at once; a lock guards the table.
 """
@@ -46,6 +49,7 @@ _KEPT_LISTINGS_MAX = 16
 
 _DOTS = ((1, b"."), (2, b".."))
 _DIRECTORY_MODE = 0o040000
+_NO_COOKIE = 1 << 64  # above all
 _TYPE_SHIFT = 12  # S_IFMT of a mode to DT_* of a directory entry
 
 
@@ -65,6 +69,7 @@ class DirectoryReader:
     def __init__(self, file_system: FileSystem, *, with_attributes: bool) -> None:
         """Prepare for READDIRPLUS, or for READDIR if ``with_attributes`` is false."""
         self._file_system = file_system
+        self._is_listed_now = file_system.is_listed_now
         self._fill = _plus_filler() if with_attributes else _plain_filler()
         self._kept: dict[tuple[int, int], _Cut] = {}
         self._lock = threading.Lock()
@@ -85,7 +90,13 @@ class DirectoryReader:
         """
         buffer = bytearray(HEADER_BYTES + min(size, _REPLY_BYTES_MAX))
         cut = self._take(inode, cookie)
-        filled = self._fill(buffer, cookie, chain(cut.leftover, cut.rest))
+        is_now = self._is_listed_now(inode, cookie)
+        filled = self._fill(buffer, cookie, chain(cut.leftover, cut.rest), is_now)
+        while is_now and not self._is_listed_now(inode, filled.cookie):
+            # Another revision is shown since, of which the kernel was told.
+            cut = self._from(inode, cookie)
+            is_now = self._is_listed_now(inode, cookie)
+            filled = self._fill(buffer, cookie, chain(cut.leftover, cut.rest), is_now)
         is_empty = filled.end == HEADER_BYTES
         if filled.error is not None:
             # What came before the error is told; the next request meets it again.
@@ -103,8 +114,10 @@ class DirectoryReader:
         """Return what follows a cookie."""
         with self._lock:
             kept = self._kept.pop((inode, cookie), None)
-        if kept is not None:
-            return kept
+        return self._from(inode, cookie) if kept is None else kept
+
+    def _from(self, inode: int, cookie: int) -> _Cut:
+        """Begin to list after a cookie."""
         listing = iter(self._file_system.list_(inode, max(cookie, FIRST_COOKIE - 1)))
         if cookie >= FIRST_COOKIE - 1:
             return _Cut((), listing)
@@ -141,17 +154,23 @@ class _Filled(NamedTuple):
     error: CvmfsError | None
 
 
-_Filler = Callable[[bytearray, int, Iterable[_Entry]], _Filled]
+_Filler = Callable[[bytearray, int, Iterable[_Entry], bool], _Filled]
 """Writes entries behind the header of a reply, as long as they fit; takes the cookie of
-the entry before, too."""
+the entry before, too, and whether the kernel may keep what it is told."""
 
 
 def _plus_filler() -> _Filler:
     """Return what fills a reply to READDIRPLUS. Hot: 1 us per listed entry."""
     sizes, packers = _layouts(DIRENTPLUS_FORMAT)
 
-    def fill(buffer: bytearray, before: int, entries: Iterable[_Entry]) -> _Filled:
+    def fill(
+        buffer: bytearray,
+        before: int,
+        entries: Iterable[_Entry],
+        may_keep: bool,  # noqa: FBT001
+    ) -> _Filled:
         position, room = HEADER_BYTES, len(buffer)
+        first_kept = FIRST_COOKIE if may_keep else _NO_COOKIE
         try:
             for entry in entries:
                 cookie, name, attributes = entry
@@ -165,7 +184,7 @@ def _plus_filler() -> _Filler:
                 packers[length](
                     buffer,
                     position,
-                    inode if cookie >= FIRST_COOKIE else 0,
+                    inode if cookie >= first_kept else 0,
                     VALIDITY,
                     inode,
                     size,
@@ -200,7 +219,12 @@ def _plain_filler() -> _Filler:
     """Return what fills a reply to READDIR."""
     sizes, packers = _layouts(DIRENT_FORMAT)
 
-    def fill(buffer: bytearray, before: int, entries: Iterable[_Entry]) -> _Filled:
+    def fill(
+        buffer: bytearray,
+        before: int,
+        entries: Iterable[_Entry],
+        _may_keep: bool,  # noqa: FBT001
+    ) -> _Filled:
         position, room = HEADER_BYTES, len(buffer)
         try:
             for entry in entries:

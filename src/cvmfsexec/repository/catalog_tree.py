@@ -6,14 +6,20 @@ row alone and needs no table (design decision: inodes without state). What lies 
 slot is opened when it is needed and may be closed again: at most ``OPEN_MAX``
 catalogs are open at a time, the least recently used one makes room.
 
+Another revision is shown by another root catalog. A catalog that is at its place in
+both keeps its slot, a changed one gets a new slot; the old slot goes on meaning what it
+meant, for whoever still has an inode of it. See :mod:`.advance`.
+
 Threads: every method may be called from any thread. ``_lock`` guards the tables;
 it is not held while a catalog is downloaded or queried.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
 from cvmfsexec.errors import CvmfsError, FormatError
@@ -35,6 +41,18 @@ OPEN_MAX = 64
 
 ROOT_SLOT = 1
 """Slots begin here, so that no inode collides with the root's, which is 1."""
+
+
+class KnownSlots(NamedTuple):
+    """The slots of the revision shown that somebody has asked for.
+
+    Attributes:
+        by_mountpoint: The slots.
+        slot_count: How many slots there were at that moment, of all revisions.
+    """
+
+    by_mountpoint: dict[bytes, Slot]
+    slot_count: int
 
 
 class CatalogTree:
@@ -59,10 +77,12 @@ class CatalogTree:
             foresight: Fetches catalogs ahead of a walk, if there shall be some.
         """
         self._fetcher = fetcher
-        self._has_alternative_path = has_alternative_path
+        self._alternatives = {root_catalog} if has_alternative_path else set()
         self._lock = threading.Lock()
+        self._entrance = threading.RLock()
         self._slots: list[Slot] = []
         self._by_place: dict[tuple[bytes, ContentHash], Slot] = {}
+        self._shown: dict[bytes, Slot] = {}
         self._open: OrderedDict[int, Catalog] = OrderedDict()
         self._foresight = foresight
         self._listed: set[int] = {ROOT_SLOT}
@@ -74,8 +94,8 @@ class CatalogTree:
 
     @property
     def root(self) -> Slot:
-        """The root catalog's slot."""
-        return self._slots[0]
+        """The root catalog's slot in the revision shown."""
+        return self._shown[ROOT]
 
     @property
     def open_count(self) -> int:
@@ -120,7 +140,7 @@ class CatalogTree:
         if self._foresight is None or slot.number in self._listed:
             return self.catalog(slot)
         self._listed.add(slot.number)
-        outer = self._slots[slot.parent - ROOT_SLOT]
+        outer = self._outer(slot)
         try:
             is_walk = self._foresight.enter(slot, outer, self.catalog(outer))
         except CvmfsError:
@@ -161,6 +181,59 @@ class CatalogTree:
                     place = current.repository_path(ref.mountpoint)
                     pending.append(self.child(current, place))
 
+    def known(self) -> KnownSlots:
+        """Return what is known of the revision shown."""
+        with self._lock:
+            return KnownSlots(dict(self._shown), len(self._slots))
+
+    def new_slot(
+        self, mountpoint: bytes, prefix: bytes, ref: NestedCatalogRef, parent: int = 0
+    ) -> Slot:
+        """Return a slot of a revision that is not shown yet.
+
+        It is a new one even where the same catalog was shown there before: what its
+        inodes stood for may have gone on under the same numbers meanwhile.
+        """
+        with self._lock:
+            return self._new_slot(mountpoint, prefix, ref, parent)
+
+    def open_by_alternative_path(self, root_catalog: ContentHash) -> None:
+        """Ask for this root catalog by its alternative path."""
+        self._alternatives.add(root_catalog)
+
+    def switch(
+        self,
+        shown: Mapping[bytes, Slot],
+        slot_count: int,
+        switched: Callable[[], object],
+    ) -> bool:
+        """Show another revision, unless a catalog was entered meanwhile.
+
+        Args:
+            shown: All that is known of the other revision, by mountpoint.
+            slot_count: How many slots there were when this was found out.
+            switched: Called at the moment of the change, to change more with it.
+
+        Returns:
+            Whether it is shown.
+        """
+        with self._lock:
+            if len(self._slots) != slot_count:
+                return False
+            numbers = {slot.number for slot in shown.values()}
+            self._shown = dict(shown)
+            switched()
+            self._listed &= numbers
+        if self._foresight is not None:
+            self._foresight.keep_only(numbers)
+        return True
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Let nobody else enter a catalog for the first time meanwhile."""
+        with self._entrance:
+            yield
+
     def close(self) -> None:
         """Let go of every catalog."""
         with self._lock:
@@ -170,28 +243,45 @@ class CatalogTree:
         self, mountpoint: bytes, prefix: bytes, ref: NestedCatalogRef, parent: int = 0
     ) -> Slot:
         place = (mountpoint, ref.content_hash)
+        if place not in self._by_place:
+            with self._entrance, self._lock:
+                if place not in self._by_place:
+                    self._new_slot(mountpoint, prefix, ref, parent)
         with self._lock:
-            known = self._by_place.get(place)
-            if known is None:
-                number = ROOT_SLOT + len(self._slots)
-                known = Slot(
-                    number,
-                    mountpoint,
-                    prefix,
-                    ref.content_hash,
-                    ref.size,
-                    parent,
-                    ref.is_bind,
-                )
-                self._slots.append(known)
-                self._by_place[place] = known
+            known = self._by_place[place]
+            if not parent or self._is_shown(self._slots[parent - ROOT_SLOT]):
+                self._shown.setdefault(mountpoint, known)
             return known
+
+    def _new_slot(
+        self, mountpoint: bytes, prefix: bytes, ref: NestedCatalogRef, parent: int
+    ) -> Slot:
+        slot = Slot(
+            ROOT_SLOT + len(self._slots),
+            mountpoint,
+            prefix,
+            ref.content_hash,
+            ref.size,
+            parent,
+            ref.is_bind,
+        )
+        self._slots.append(slot)
+        self._by_place[mountpoint, ref.content_hash] = slot
+        return slot
+
+    def _is_shown(self, slot: Slot) -> bool:
+        return self._shown.get(slot.mountpoint) is slot
+
+    def _outer(self, slot: Slot) -> Slot:
+        """Return the catalog in which another one is nested now, or once was."""
+        outer = self._slots[slot.parent - ROOT_SLOT]
+        return self._shown.get(outer.mountpoint, outer)
 
     def _read(self, slot: Slot) -> Catalog:
         request = catalog_request(
             slot.content_hash,
             slot.size_bytes,
-            is_alternative=self._has_alternative_path and slot.number == ROOT_SLOT,
+            is_alternative=slot.content_hash in self._alternatives,
         )
         # Who asks for a malformed catalog again and again does not fetch it each time.
         is_refused = slot.content_hash in self._refused

@@ -9,6 +9,7 @@ while it is held.
 
 import threading
 from collections import deque
+from collections.abc import Set
 from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
@@ -96,6 +97,14 @@ class CatalogForesight:
         with self._lock:
             wanted = route.itinerary.begin()
         self._want(route, wanted)
+
+    def keep_only(self, numbers: Set[int]) -> None:
+        """Forget the catalogs of all slots but these: they are not shown any more."""
+        with self._lock:
+            for number in self._routes.keys() - numbers:
+                self._routes.pop(number, None)
+            for number in self._inside.keys() - numbers:
+                self._inside.pop(number, None)
 
     def _want(self, route: _Route, stops: list[int]) -> None:
         for stop in stops:

@@ -38,21 +38,29 @@ class PathLookup:
         """Look things up in ``tree``."""
         self._tree = tree
 
-    def root(self) -> Location:
+    def root(self, root: Slot | None = None) -> Location:
         """Return the repository's root directory.
+
+        Args:
+            root: Slot of the root catalog; of the revision shown if ``None``.
 
         Raises:
             FormatError: The root catalog has no entry for it.
         """
-        slot = self._tree.root
+        slot = root or self._tree.root
         entry = self._tree.catalog(slot).find(slot.hash_of(ROOT))
         if entry is None or not entry.is_directory:
             raise FormatError(f"catalog {slot.content_hash} has no root directory")
         return Location(ROOT, slot, entry)
 
-    def find(self, path: bytes) -> Location | None:
-        """Return the entry at a normalized path."""
-        slot = self._tree.root
+    def find(self, path: bytes, root: Slot | None = None) -> Location | None:
+        """Return the entry at a normalized path.
+
+        Args:
+            path: In the repository.
+            root: Slot of the root catalog; of the revision shown if ``None``.
+        """
+        slot = root or self._tree.root
         while (deeper := self._transition_above(slot, path)) is not None:
             slot = self._tree.child(slot, deeper)
         return self.find_in(slot, path)

@@ -6,8 +6,9 @@ bytes, but no catalogs; an implementation knows no FUSE.
 Rules of the seam:
 
 - All methods may be called from several threads at once.
-- An inode stands for content that never changes: the kernel keeps every answer,
-  ``None`` included, without end.
+- The kernel keeps every answer, ``None`` included, without end. What a file, a link or
+  the like consists of never changes under its inode. A directory can change when
+  another revision is shown; then ``Changes`` name everything that is not as it was.
 - ``None`` is an answer that a verified catalog gave. What could not be found out is
   raised as a ``CvmfsError``, which an application sees as an I/O error.
 """
@@ -63,6 +64,19 @@ class FilesystemStatistics(NamedTuple):
     free_files: int
 
 
+class Changes(NamedTuple):
+    """What is not as it was, now that another revision is shown.
+
+    Attributes:
+        names: Inodes of directories, and names in them that lead elsewhere now, or
+            nowhere any more, or somewhere at last. What lies below goes with them.
+        attributes: Inodes of directories of which other attributes are to be seen.
+    """
+
+    names: list[tuple[int, bytes]]
+    attributes: list[int]
+
+
 class FileSystem(Protocol):
     """A read-only tree of inodes.
 
@@ -85,7 +99,14 @@ class FileSystem(Protocol):
         Args:
             inode: A directory.
             after: Where to go on: the cookie of the last entry seen; below
-                ``FIRST_COOKIE`` from the start. Cookies ascend and keep their meaning.
+                ``FIRST_COOKIE`` from the start. Cookies ascend and keep their meaning,
+                also when another revision is shown: a listing ends as it began.
+        """
+
+    def is_listed_now(self, inode: int, cookie: int) -> bool:
+        """Whether a directory is still as it is listed by the one with this cookie.
+
+        If not, the names may be told, but nothing must be kept of their attributes.
         """
 
     def parent(self, inode: int) -> int:
@@ -97,8 +118,14 @@ class FileSystem(Protocol):
     def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
         """Return ``size`` bytes of a regular file; fewer only at its end."""
 
-    def getxattr(self, inode: int, name: bytes) -> bytes | None:
-        """Return the value of an extended attribute; ``None`` if it is not there."""
+    def getxattr(self, inode: int, name: bytes, gid: int = 0) -> bytes | None:
+        """Return the value of an extended attribute; ``None`` if it is not there.
+
+        Args:
+            inode: Whose.
+            name: Which.
+            gid: The group of who asks; some values are not for everybody.
+        """
 
     def listxattr(self, inode: int) -> list[bytes]:
         """Return the names of the extended attributes."""

@@ -351,7 +351,7 @@ def test_a_forgotten_path_is_put_together_again(
     # Slots are numbered as they are met, so this one must meet them in that order.
     fresh = file_system_of(made, root)
     assert paths_by_inode(fresh) == by_inode
-    fresh._directories.clear()
+    fresh._view.directories.clear()
     for inode, path in by_inode.items():
         assert fresh.getxattr(inode, b"user.catalog_counters") == path
 
@@ -615,7 +615,7 @@ def test_directories_that_hold_each_other_end_a_climb(
     files = file_system_of(made, made.add_catalog(catalog=[circle, below]))
     found = files.lookup(ROOT_INODE, b"one")
     assert found is not None
-    files._directories.clear()
+    files._view.directories.clear()
     with pytest.raises(FormatError, match="not connected"):
         files.lookup(found.inode, b"x")
 
