@@ -48,6 +48,7 @@ def entry_sources(
         cached_hash=lambda location: _cached_hash(store, location),
         catalog_counters=catalog_counters,
         external_url=external_url,
+        membership=lambda: tree.catalog(tree.root).authorisation,
     )
 
 

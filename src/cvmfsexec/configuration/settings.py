@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from cvmfsexec.configuration.evaluate import Configuration
 
 
+_GID_DIGITS_MAX = 10  # 32 bits
+
+
 class MagicXattrVisibility(Enum):
     """Where magic attributes are listed; reading one by name works everywhere."""
 
@@ -65,6 +68,8 @@ class ViewSettings(NamedTuple):
         world_readable: Files and directories are readable by all.
         uid_map, gid_map: How owners are mapped, unless ownership is claimed.
         magic_xattrs: Where magic attributes are listed.
+        protected_xattrs: Full names of magic attributes that not everybody may read.
+        privileged_gids: The groups that may, besides root's.
         kernel_timeout_s: How long a kernel may keep names of a changing repository.
     """
 
@@ -75,6 +80,8 @@ class ViewSettings(NamedTuple):
     gid_map: IdMap | None
     magic_xattrs: MagicXattrVisibility
     kernel_timeout_s: int
+    protected_xattrs: tuple[str, ...] = ()
+    privileged_gids: tuple[int, ...] = ()
 
 
 class RevisionSettings(NamedTuple):
@@ -164,7 +171,27 @@ def _view_settings(configuration: "Configuration") -> ViewSettings:
         gid_map=_id_map(configuration, "CVMFS_GID_MAP"),
         magic_xattrs=_magic_xattrs(configuration),
         kernel_timeout_s=max(configuration.integer("CVMFS_KCACHE_TIMEOUT", 60), 0),
+        protected_xattrs=tuple(
+            name if "." in name else f"user.{name}"
+            for name in _words(configuration, "CVMFS_XATTR_PROTECTED_XATTRS")
+        ),
+        privileged_gids=_privileged_gids(configuration),
     )
+
+
+def _words(configuration: "Configuration", name: str) -> list[str]:
+    return configuration.get(name).replace(",", " ").split()
+
+
+def _privileged_gids(configuration: "Configuration") -> tuple[int, ...]:
+    name = "CVMFS_XATTR_PRIVILEGED_GIDS"
+    words = _words(configuration, name)
+    for word in words:
+        if not (word.isascii() and word.isdecimal() and len(word) <= _GID_DIGITS_MAX):
+            raise configuration.error(
+                name, f"has {word[:80]!r} in it, which is no group's number"
+            )
+    return tuple(map(int, words))
 
 
 def _id_map(configuration: "Configuration", name: str) -> IdMap | None:

@@ -58,6 +58,7 @@ from cvmfsexec.fuse.protocol import (
     OPEN_REQUEST,
     READ_REQUEST,
     REPLY_HEADER,
+    REQUEST_HEADER,
     REQUEST_START,
     STATFS_REPLY,
     VALIDITY,
@@ -77,6 +78,7 @@ _Handler = Callable[[int, int, bytes], Reply]
 
 _READ_BYTES_MAX = 1 << 20  # the kernel's own limit
 _WRITE_FLAGS = os.O_ACCMODE | os.O_TRUNC  # O_RDONLY is 0
+_GID_FIELD = 5  # of REQUEST_HEADER
 _UNKNOWN = 0  # stands for the opcodes beyond the tables
 
 _CHANGES = (
@@ -263,7 +265,8 @@ class Operations:
     def _getxattr(self, nodeid: int, unique: int, request: bytes) -> Reply:
         room, _ = GETXATTR_REQUEST.unpack_from(request, BODY_OFFSET)
         name = request[GETXATTR_NAME_OFFSET:-1]
-        value = self._file_system.getxattr(nodeid, name)
+        gid = REQUEST_HEADER.unpack_from(request)[_GID_FIELD]
+        value = self._file_system.getxattr(nodeid, name, gid)
         if value is None:
             is_label = name in _SECURITY_LABELS
             return error_reply(unique, errno.EOPNOTSUPP if is_label else errno.ENODATA)

@@ -2,7 +2,8 @@
 
 Magic attributes tell about the mount (``user.revision``) or about an entry
 (``user.hash``). They can always be read by name; whether they are *listed* is a
-matter of configuration. A magic name wins over a published attribute of that name.
+matter of configuration, and some may be kept from all groups but those that are told
+them. A magic name wins over a published attribute of that name.
 
 Long values come in pages: ``X`` and ``X~0`` are the first, ``X~N`` any other, ``X~?``
 tells how many there are, and ``X@N`` is page N with a heading for people.
@@ -44,12 +45,29 @@ class Sources(NamedTuple):
             the cache; ``None`` if it is not there.
         catalog_counters: Text about the catalog that holds a location.
         external_url: Where an external file is fetched from.
+        membership: What the repository asks of its readers; ``None`` for nothing.
     """
 
     chunk_list: Callable[[Location], list[tuple[str, int, int]]]
     cached_hash: Callable[[Location], str | None]
     catalog_counters: Callable[[Location], str]
     external_url: Callable[[Location], str]
+    membership: Callable[[], str | None] = lambda: None
+
+
+class Protection(NamedTuple):
+    """Magic attributes that are not for everybody.
+
+    Attributes:
+        names: Full names.
+        gids: The groups that may read them, as requests of the kernel have them.
+    """
+
+    names: frozenset[bytes]
+    gids: frozenset[int]
+
+
+NO_PROTECTION = Protection(frozenset(), frozenset())
 
 
 class ExtendedAttributes:
@@ -60,6 +78,7 @@ class ExtendedAttributes:
         mount_attributes: Mapping[bytes, Callable[[], str]],
         sources: Sources,
         lists_magic: Callable[[Location], bool],
+        protection: Protection = NO_PROTECTION,
     ) -> None:
         """Fix the rules.
 
@@ -67,20 +86,22 @@ class ExtendedAttributes:
             mount_attributes: What every entry answers, by full attribute name.
             sources: Facts for attributes of entries.
             lists_magic: Whether magic attributes of an entry are listed.
+            protection: Which of them are kept from whom.
         """
         self._mount_attributes = mount_attributes
         self._sources = sources
         self._lists_magic = lists_magic
+        self._protection = protection
 
-    def find(self, location: Location, name: bytes) -> bytes | None:
-        """Return a value, or ``None`` if there is no such attribute."""
+    def find(self, location: Location, name: bytes, gid: int = 0) -> bytes | None:
+        """Return a value, or ``None`` if there is no such attribute for this group."""
         stored = location.entry.xattr
         # The kernel asks every file for these; answer without looking at magic.
         if not name.startswith((b"user.", b"xfsroot.")):
             return parse_xattrs(stored).get(name) if stored else None
         match = _PAGED_NAME.fullmatch(name)
         if match is not None:
-            text = self._magic(location, match[1])
+            text = self._magic(location, match[1], gid)
             if text is not None:
                 return _page(text.encode(errors="surrogateescape"), match[2], match[3])
         return parse_xattrs(stored).get(name) if stored else None
@@ -98,7 +119,9 @@ class ExtendedAttributes:
             ]
         return names
 
-    def _magic(self, location: Location, name: bytes) -> str | None:
+    def _magic(self, location: Location, name: bytes, gid: int) -> str | None:
+        if name in self._protection.names and gid not in self._protection.gids:
+            return None
         of_mount = self._mount_attributes.get(name)
         if of_mount is not None:
             return of_mount()
@@ -187,8 +210,17 @@ def _catalog_counters(subject: Subject) -> str:
     return subject.sources.catalog_counters(subject.location)
 
 
+def _is_for_members(subject: Subject) -> bool:
+    return bool(subject.sources.membership())
+
+
+def _authz(subject: Subject) -> str:
+    return subject.sources.membership() or ""
+
+
 _Applies = Callable[[Subject], bool]
 _ENTRY_ATTRIBUTES: Mapping[bytes, tuple[_Applies, Callable[[Subject], str]]] = {
+    b"user.authz": (_is_for_members, _authz),
     b"user.catalog_counters": (_always, _catalog_counters),
     b"user.hash": (_has_hash, _hash),
     b"user.lhash": (_has_hash, _lhash),

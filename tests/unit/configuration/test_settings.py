@@ -202,3 +202,19 @@ def test_places_for_messages_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=local.partition("=")[0]):
         log_places(configuration(tmp_path, local))
+
+
+def test_some_attributes_are_for_some_groups(tmp_path: Path) -> None:
+    local = (
+        "CVMFS_XATTR_PROTECTED_XATTRS=user.fqrn,hash\n"
+        "CVMFS_XATTR_PRIVILEGED_GIDS='10, 20'\n"
+    )
+    view = settings(tmp_path, local).view
+    assert view.protected_xattrs == ("user.fqrn", "user.hash")
+    assert view.privileged_gids == (10, 20)
+
+
+@pytest.mark.parametrize("gids", ["staff", "-1", "1;2", "99999999999", "\u0661"])
+def test_what_is_no_group_is_refused(tmp_path: Path, gids: str) -> None:
+    with pytest.raises(ConfigurationError, match="no group's number"):
+        settings(tmp_path, f"CVMFS_XATTR_PRIVILEGED_GIDS='{gids}'\n")

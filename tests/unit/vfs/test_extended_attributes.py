@@ -17,6 +17,7 @@ from cvmfsexec.repository.slot import Slot
 from cvmfsexec.vfs.extended_attributes import (
     PAGE_BYTES,
     ExtendedAttributes,
+    Protection,
     Sources,
 )
 from tests.support.catalog_files import HASH_TEXT, Cells, directory, entry, link
@@ -271,3 +272,38 @@ def test_what_is_listed_can_be_read(locate: Locate, cells: Cells) -> None:
     view = attributes(lambda _: True)
     found = locate(cells)
     assert [name for name in view.names(found) if view.find(found, name) is None] == []
+
+
+# Who may read them
+
+
+@pytest.mark.parametrize(("gid", "value"), [(0, b""), (7, b""), (8, None)])
+@pytest.mark.parametrize("name", [b"user.empty", b"user.empty~0", b"user.empty@0"])
+def test_a_protected_attribute_is_for_some_groups(
+    locate: Locate, gid: int, value: bytes | None, name: bytes
+) -> None:
+    protection = Protection(frozenset({b"user.empty"}), frozenset({0, 7}))
+    view = ExtendedAttributes(MOUNT, SOURCES, lambda _: True, protection)
+    found = locate(file())
+    told = view.find(found, name, gid)
+    assert (told is None) == (value is None)
+    assert view.find(found, b"user.fqrn", gid) == b"repo.example.org"
+    assert b"user.empty" in view.names(found)
+
+
+def test_entries_attributes_can_be_protected_too(locate: Locate) -> None:
+    protection = Protection(frozenset({b"user.hash"}), frozenset({0}))
+    view = ExtendedAttributes(MOUNT, SOURCES, lambda _: True, protection)
+    found = locate(file())
+    assert view.find(found, b"user.hash", 0) == HASH_TEXT.encode()
+    assert view.find(found, b"user.hash", 1) is None
+
+
+def test_what_members_have_to_show_is_told(locate: Locate) -> None:
+    found = locate(file())
+    sources = SOURCES._replace(membership=lambda: "x509%/cms")
+    view = ExtendedAttributes(MOUNT, sources, lambda _: True)
+    assert view.find(found, b"user.authz") == b"x509%/cms"
+    assert b"user.authz" in view.names(found)
+    assert attributes().find(found, b"user.authz") is None
+    assert b"user.authz" not in attributes(lambda _: True).names(found)
