@@ -39,6 +39,7 @@ COMMANDS = {
     "host": "tell in which order servers are asked, and how they fare",
     "probe": "see whether repositories can be reached and are believed",
     "doctor": "tell what works here, what does not, and what to do about it",
+    "fsck": "check caches, and repair them",
     "sessions": "list the sessions of this user on this node",
     "publish": "make or continue a repository from a directory",
     "serve": "serve repositories over HTTP on loopback",
@@ -92,7 +93,13 @@ def _forget_output() -> None:
 class _CommandParser(argparse.ArgumentParser):
     """Takes options and arguments in any order: ``ls FQRN -l PATH``."""
 
+    usage_status = 2
     _is_intermixing = False
+
+    def error(self, message: str) -> NoReturn:
+        """See ``ArgumentParser``; some commands have a status of their own."""
+        self.print_usage(sys.stderr)
+        self.exit(self.usage_status, f"{self.prog}: error: {message}\n")
 
     def parse_known_args(  # type: ignore[override]
         self,
@@ -128,5 +135,11 @@ def _parse(words: list[str]) -> argparse.Namespace:
         )
         if name == wanted:
             module = importlib.import_module(f"cvmfsexec.cli.{name}_cmd")
+            child.usage_status = getattr(module, "USAGE_STATUS", child.usage_status)
             module.configure(child)
-    return parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        commands.choices[arguments.command].error(
+            f"unrecognized arguments: {' '.join(unknown)}"
+        )
+    return arguments

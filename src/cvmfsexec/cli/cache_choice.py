@@ -1,0 +1,70 @@
+"""Which caches a command is about: by directory, by repository, or all there are."""
+
+import argparse
+import os
+
+from cvmfsexec.cli.configuration import configuration_root
+from cvmfsexec.cli.options import add_dist
+from cvmfsexec.client.cache_places import (
+    CachePlace,
+    all_places,
+    place_at,
+    places_of,
+)
+from cvmfsexec.errors import CacheError
+
+
+def add_cache_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose caches."""
+    parser.add_argument(
+        "--dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the cache in this directory; may be given several times",
+    )
+    parser.add_argument(
+        "--repository",
+        action="append",
+        default=[],
+        metavar="FQRN",
+        help="the cache of this repository; may be given several times",
+    )
+    add_dist(parser)
+
+
+def chosen_places(
+    arguments: argparse.Namespace, *, is_alien: bool = False
+) -> list[CachePlace]:
+    """Return the caches that the arguments choose; all if they choose none.
+
+    Args:
+        arguments: With ``dir``, ``repository`` and ``dist``.
+        is_alien: Whether directories that are named hold alien caches.
+
+    Raises:
+        CacheError: A directory is not there, or is no cache.
+        ConfigurationError: There is no configuration, or it makes no sense.
+    """
+    places = [_named(directory, is_alien=is_alien) for directory in arguments.dir]
+    if arguments.repository or not places:
+        root = configuration_root(arguments.dist)
+        if arguments.repository:
+            places += places_of(arguments.repository, root, os.environ)
+        else:
+            places = all_places(root, os.environ)
+    by_directory = {os.path.realpath(one.directory): one for one in places}
+    return [one for one in by_directory.values() if os.path.isdir(one.directory)]
+
+
+def _named(directory: str, *, is_alien: bool) -> CachePlace:
+    path = os.path.abspath(directory)
+    if not os.path.isdir(path):
+        raise CacheError(f"{directory} is not a directory")
+    place = place_at(path, is_alien=is_alien)
+    if place is None:
+        raise CacheError(
+            f"{directory} is not a cache",
+            hint="name the directory that holds the directories 00 to ff",
+        )
+    return place
