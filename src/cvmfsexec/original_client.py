@@ -356,8 +356,9 @@ def _become_client(
         syscalls.set_parent_death_signal(Signals.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), descriptors.STANDARD_INPUT)
-        os.dup2(saying, descriptors.STANDARD_OUTPUT)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, descriptors.STANDARD_INPUT)
+        os.dup2(nowhere, descriptors.STANDARD_OUTPUT)  # tells of its progress
         os.dup2(saying, descriptors.STANDARD_ERROR)
         for number in _IGNORED:
             signal.signal(number, signal.SIG_IGN)
