@@ -105,6 +105,16 @@ class CommandLine(NamedTuple):
             return False
         return self.command[0] in ACTIONS or self.command[-1] in _INSTANCE_ACTIONS
 
+    @property
+    def leaves_instance(self) -> bool:
+        """Whether the container goes on when the command has ended."""
+        return self.starts_container and self.command[0] == _INSTANCE
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is about containers that go on by themselves."""
+        return self.command[0] == _INSTANCE
+
     def words(self, additions: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return the words for the container program, with more options."""
         image = (self.image,) if self.image else ()

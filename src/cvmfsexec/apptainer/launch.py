@@ -23,7 +23,7 @@ from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.keys import key_paths
 from cvmfsexec.configuration.settings import ClientSettings, log_places
 from cvmfsexec.configuration.storage import prepare_private
-from cvmfsexec.errors import ConfigurationError, CvmfsError
+from cvmfsexec.errors import ConfigurationError
 from cvmfsexec.format.parameters import Parameter
 from cvmfsexec.fusemount import handover as handovers
 from cvmfsexec.fusemount.handover import Handover
@@ -31,7 +31,9 @@ from cvmfsexec.fusemount.handover import Handover
 MOUNT_DIRECTORY = "/cvmfs"
 
 _DEBUG_LOG = "CVMFS_DEBUGLOG"
+_SHARED_CACHE = "CVMFS_SHARED_CACHE"
 _USER_DIRECTORY = "cvmfsexec"
+_CONTAINER = ServerKind.CONTAINER
 
 
 class CacheImage(NamedTuple):
@@ -70,8 +72,8 @@ class Order(NamedTuple):
     is_debugging: bool = False
 
 
-def choose_kind(order: Order) -> ServerKind:
-    """Return where the file servers run.
+def decide_kind(order: Order) -> Order:
+    """Return the order with the place where its file servers run.
 
     On the host if they can: there nothing has to be bound, whatever the image is.
 
@@ -84,47 +86,62 @@ def choose_kind(order: Order) -> ServerKind:
                 "a cache image is seen in the container only",
                 hint="leave SINGCVMFS_SERVER out, or SINGCVMFS_CACHEIMAGE",
             )
-        return ServerKind.CONTAINER
-    if order.kind is ServerKind.CONTAINER:
-        return order.kind
-    if has_host_kind(order.program):
-        return ServerKind.HOST
-    if order.kind is ServerKind.HOST:
+        kind = _CONTAINER
+    elif order.kind is _CONTAINER:
+        kind = _CONTAINER
+    elif has_host_kind(order.program):
+        kind = ServerKind.HOST
+    elif order.kind is ServerKind.HOST:
         raise ConfigurationError(
             f"{order.program.path} is too old to start programs of the host",
             hint="leave SINGCVMFS_SERVER out",
         )
-    return ServerKind.CONTAINER
+    else:
+        kind = _CONTAINER
+    if kind is _CONTAINER:
+        runtime_directory()
+    return order._replace(kind=kind)
 
 
-def compose(order: Order, configurations: tuple[Configuration, ...]) -> tuple[str, ...]:
-    """Return what is to be executed; the file servers' files are written.
+def make_place(environment: Mapping[str, str], line: CommandLine) -> str:
+    """Return a directory for what file servers are told; it does not stay.
+
+    Raises:
+        ConfigurationError: It cannot be made.
+    """
+    place = handovers.make_place(_private_directory(environment))
+    handovers.watch_over(place, is_instance=line.is_instance)
+    return place
+
+
+def compose(
+    order: Order, configurations: tuple[Configuration, ...], place: str
+) -> tuple[str, ...]:
+    """Return what is to be executed; what the file servers are told is written.
+
+    Args:
+        order: How; where file servers run has been decided.
+        configurations: Of what is mounted.
+        place: See ``make_place``.
 
     Raises:
         CvmfsError: The file servers could not run.
     """
-    kind = choose_kind(order)
-    runtime = runtime_directory() if kind is ServerKind.CONTAINER else ""
-    place = handovers.make_place(_private_directory(order.environment))
-    try:
-        additions = [
-            word
-            for configuration in configurations
-            for word in _mount(order, kind, runtime, place, configuration)
-        ]
-        if runtime:
-            for bind in _binds(order, runtime, place, configurations):
-                additions += bind_words(bind)
-    except CvmfsError:
-        handovers.discard(place)
-        raise
+    runtime = runtime_directory() if order.kind is _CONTAINER else ""
+    additions = [
+        word
+        for configuration in configurations
+        for word in _mount(order, runtime, place, configuration)
+    ]
+    if runtime:
+        for bind in _binds(order, runtime, place, configurations):
+            additions += bind_words(bind)
     words = order.line.words((*additions, *order.options))
     return (order.program.path, *words)
 
 
 def _mount(
     order: Order,
-    kind: ServerKind,
     runtime: str,
     place: str,
     configuration: Configuration,
@@ -132,11 +149,11 @@ def _mount(
     """Leave a file server its file, and return the option that starts it."""
     fqrn = configuration.fqrn
     path = handovers.leave(place, _handover(order, configuration))
-    if kind is ServerKind.CONTAINER:
-        program = container_server(runtime)
+    words = (quote(os.fsencode(path)), fqrn)
+    if runtime:
+        kind, server = _CONTAINER, (*container_server(runtime), *words)
     else:
-        program = (order.server, "--serve")
-    server = (*program, quote(os.fsencode(path)), fqrn)
+        kind, server = ServerKind.HOST, (order.server, "--serve", *words)
     return fusemount_words(kind, server, f"{MOUNT_DIRECTORY}/{fqrn}")
 
 
@@ -152,6 +169,8 @@ def _handover(order: Order, configuration: Configuration) -> Handover:
         path = f"/var/log/cvmfs/{fqrn}-debug.log"
         values[_DEBUG_LOG] = Parameter(path, "SINGCVMFS_LOGLEVEL")
     if order.image is not None:
+        # Of an image, often nothing but a directory of this name can be written.
+        values.setdefault(_SHARED_CACHE, Parameter("yes", "SINGCVMFS_CACHEIMAGE"))
         root = root._replace(given_cache=IMAGE_PLACE)
     return Handover(
         fqrn,

@@ -47,7 +47,7 @@ def prepare(wanted: Wanted) -> tuple[Configuration, ...]:
         CvmfsError: A repository is not configured, or cannot be read.
     """
     root, environment = wanted.root, wanted.environment
-    pins = _pins(wanted)
+    pins = revisions_of(wanted)
     first = config_repository_of(root, environment) or ""
     directory: str | None = None
     before: tuple[Configuration, ...] = ()
@@ -71,8 +71,12 @@ def prepare(wanted: Wanted) -> tuple[Configuration, ...]:
     return before + after
 
 
-def _pins(wanted: Wanted) -> dict[str, Pin | None]:
-    """Return the names in full, each once, with the revisions that are wanted."""
+def revisions_of(wanted: Wanted) -> dict[str, Pin | None]:
+    """Return the names in full, each once, with the revisions that are wanted.
+
+    Raises:
+        ConfigurationError: One is asked for in two of its revisions.
+    """
     pins: dict[str, Pin | None] = {}
     for typed in wanted.names:
         name, pin = parse_pinned_name(typed)

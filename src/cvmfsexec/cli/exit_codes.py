@@ -24,9 +24,6 @@ REVISION_BLACKLISTED = 25
 BUSY = 32
 """As umount(8) and the original answer for a repository that is in use."""
 
-NOT_AVAILABLE = 69
-"""A command that comes with a later version; EX_UNAVAILABLE of sysexits.h."""
-
 CANNOT_EXECUTE = 126
 COMMAND_NOT_FOUND = 127
 INTERRUPTED = 130

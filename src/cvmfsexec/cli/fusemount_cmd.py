@@ -88,13 +88,12 @@ def _run(words: list[str]) -> int:
         sys.stderr.flush()
         return exit_codes.USAGE
     from cvmfsexec.fusemount.device import descriptor_in
-    from cvmfsexec.fusemount.server import serve
+    from cvmfsexec.fusemount.program import serve
 
     device = descriptor_in(understood.device)
     gc.enable()
     return serve(
         understood.handover,
-        understood.fqrn,
         device,
         exit_codes.exit_status_of,
         stays=understood.stays,

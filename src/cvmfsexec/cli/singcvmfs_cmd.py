@@ -111,40 +111,76 @@ def _run(line: "CommandLine", environment: dict[str, str]) -> int:
 
     search_path = environment.get("PATH", os.defpath)
     program = find_program(search_path, environment.get("SINGCMD", ""))
-    if line.starts_container:
-        words = _with_repositories(line, program, environment)
-    else:
-        words = (program.path, *line.words())
+    if not line.starts_container:
+        return _become((program.path, *line.words()), environment)
+    from cvmfsexec.apptainer.stored_image import repository_of
+
+    fqrn = repository_of(line.image)
+    if fqrn:
+        return _run_stored(fqrn, line, program, environment)
+    words = _with_repositories(line, program, environment)
     return _become(words, environment)
+
+
+def _run_stored(
+    fqrn: str,
+    line: "CommandLine",
+    program: "ContainerProgram",
+    environment: dict[str, str],
+) -> int:
+    """Run a container whose image lies in a repository."""
+    from cvmfsexec.apptainer.stored_image import words_in_session
+    from cvmfsexec.cli.stored_image import StoredContainer, run_container
+
+    options = _options(environment)
+    names = _names(environment)
+    if fqrn not in names:
+        names = (*names, fqrn)
+    words = (program.path, *words_in_session(line, options, environment))
+    container = StoredContainer(
+        line, words, names, _root(environment), _cache_image(environment)
+    )
+    return run_container(container, environment)
+
+
+def _names(environment: "Mapping[str, str]") -> tuple[str, ...]:
+    """Return the names of the repositories that are wanted, as they were typed."""
+    typed = environment.get("SINGCVMFS_REPOSITORIES", "")
+    return tuple(name for name in typed.replace(",", " ").split() if name)
+
+
+def _options(environment: "Mapping[str, str]") -> tuple[str, ...]:
+    return tuple(environment.get("SINGCVMFS_SINGOPTS", "").split())
 
 
 def _with_repositories(
     line: "CommandLine", program: "ContainerProgram", environment: dict[str, str]
 ) -> tuple[str, ...]:
-    from cvmfsexec.apptainer.launch import Order, choose_kind, compose
+    from cvmfsexec.apptainer.launch import Order, compose, decide_kind, make_place
     from cvmfsexec.apptainer.preparation import Wanted, prepare
 
-    typed = environment.get("SINGCVMFS_REPOSITORIES", "")
-    names = tuple(name for name in typed.replace(",", " ").split() if name)
+    names = _names(environment)
     if not names:
         raise ConfigurationError(
             "SINGCVMFS_REPOSITORIES is not set",
             hint="name the repositories to mount, with commas between them",
         )
-    order = Order(
+    undecided = Order(
         program,
         line,
-        tuple(environment.get("SINGCVMFS_SINGOPTS", "").split()),
+        _options(environment),
         environment,
         os.path.realpath(sys.argv[0]),
         _kind(environment),
         _cache_image(environment),
         _is_debugging(environment),
     )
-    choose_kind(order)  # what cannot be is told before anybody waits for a server
-    configurations = prepare(Wanted(names, _root(environment), environment))
+    order = decide_kind(undecided)  # or say that, before anybody waits for a server
+    root = _root(environment)
+    place = make_place(environment, line)
+    configurations = prepare(Wanted(names, root, environment))
     _share_binds(program, environment)
-    return compose(order, configurations)
+    return compose(order, configurations, place)
 
 
 def _root(environment: "Mapping[str, str]") -> "ConfigurationRoot":

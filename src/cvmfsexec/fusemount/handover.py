@@ -6,8 +6,9 @@ the container evaluates the configuration before, and leaves the result in a fil
 only the user can read: the environment may hold secrets. The file server removes it as
 soon as it has read it.
 
-A file that nobody came for (there was no container, after all) is removed by the next
-run that comes by a day later.
+Some files nobody comes for: there was no container, after all, or it ended at once. A
+process that lives no longer than the files takes those away, as soon as whoever starts
+the container has ended. If that is killed as well, a run of the next day does it.
 """
 
 import json
@@ -23,9 +24,14 @@ from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.errors import ConfigurationError, FormatError
 from cvmfsexec.format.names import check_fqrn
 from cvmfsexec.format.parameters import Parameter
+from cvmfsexec.namespaces import descriptors, syscalls
 
 HANDOVER_BYTES_MAX = 16 << 20
 _ABANDONED_AFTER_S = 24 * 3600.0
+_LOOK_AGAIN_S = 0.1
+_GRACE_S = 10.0
+"""How long the file servers of an instance may take: it goes on without its starter."""
+
 _PREFIX = "singcvmfs."
 _NUMBER_MAX = 2**32 - 1
 
@@ -159,6 +165,49 @@ def discard(place: str) -> None:
         for name in os.listdir(place):
             os.unlink(os.path.join(place, name))
         os.rmdir(place)
+
+
+def watch_over(place: str, *, is_instance: bool) -> None:
+    """Start a process that takes a run's directory away if nobody else does.
+
+    Args:
+        place: The directory.
+        is_instance: The container goes on when this process, which is to start it, has
+            ended.
+    """
+    starter = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    try:
+        os.setsid()
+        if os.fork() == 0:  # a child that it does not know might confuse the starter
+            descriptors.let_go(descriptors.find_inherited())
+            os.dup2(descriptors.STANDARD_OUTPUT, descriptors.STANDARD_ERROR)
+            syscalls.set_process_name(_PREFIX.rstrip("."))
+            _watch(place, starter, _GRACE_S if is_instance else 0.0)
+    finally:
+        os._exit(0)
+
+
+def _watch(place: str, starter: int, grace_s: float) -> None:
+    while os.path.exists(place) and _is_alive(starter):
+        time.sleep(_LOOK_AGAIN_S)
+    deadline_s = time.monotonic() + grace_s
+    while os.path.exists(place) and time.monotonic() < deadline_s:
+        time.sleep(_LOOK_AGAIN_S)
+    discard(place)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is set-uid
+    return True
 
 
 def _remove_abandoned(parent: str) -> None:

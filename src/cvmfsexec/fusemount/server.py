@@ -6,7 +6,6 @@ Whoever starts the container has tried it just before.
 """
 
 import os
-import signal
 from collections.abc import Callable
 
 from cvmfsexec import log
@@ -17,55 +16,14 @@ from cvmfsexec.errors import CvmfsError
 from cvmfsexec.file_server import FileServer, Host, ServedRepository
 from cvmfsexec.fuse.permissions import CheckingServer
 from cvmfsexec.fuse.server import FuseServer
-from cvmfsexec.fusemount import device as devices
-from cvmfsexec.fusemount import handover as handovers
 from cvmfsexec.fusemount.handover import Handover
-from cvmfsexec.namespaces import descriptors, syscalls
 from cvmfsexec.namespaces.plan import ServiceChannel
 from cvmfsexec.vfs.attributes import FileSystem
 
-_OTHERS_MAY_NOT_WRITE = 0o022
 _ALL_NUMBERS = ["0", "0", "4294967295"]
 
 
-def serve(
-    path: str,
-    fqrn: str,
-    device: int,
-    exit_status_of: Callable[[CvmfsError], int],
-    *,
-    stays: bool,
-) -> int:
-    """Serve a repository until it is unmounted, and return the exit status.
-
-    Args:
-        path: File with the handover.
-        fqrn: The repository, for ``ps``.
-        device: Of the mount.
-        exit_status_of: Status for an error.
-        stays: Serve in this process; otherwise in the background, once it can.
-    """
-    devices.keep_only(device)
-    if not devices.is_mounted(device):
-        return 0
-    _be_silent()
-    channel = _Silent()
-    if not stays:
-        channel = _in_background()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    syscalls.set_process_name(f"cvmfs:{fqrn}")
-    devices.exit_with(device)
-    try:
-        handover = handovers.take(path)
-    except CvmfsError as error:
-        channel.failed(str(error), status=exit_status_of(error))
-        return exit_status_of(error)
-    # Instances have no umask at all, and what others can write is no cache.
-    os.umask(handover.umask | _OTHERS_MAY_NOT_WRITE)
-    return _HandedServer(handover, device, exit_status_of).run(channel)
-
-
-class _Silent:
+class SilentChannel:
     """The ``ServiceChannel`` of a file server that nobody listens to."""
 
     def wait_for_root(self) -> None:
@@ -86,10 +44,11 @@ class _Silent:
         """Who has started the container decided what it can do without."""
 
 
-class _Awaited(_Silent):
+class AwaitedChannel(SilentChannel):
     """The same, of one in the background that its starter waits for."""
 
     def __init__(self, report: int) -> None:
+        """Remember where the starter listens."""
         self._report = report
 
     def ready(self) -> None:
@@ -116,7 +75,7 @@ class _ContainerHost(Host):
         )
 
 
-class _HandedServer(FileServer):
+class HandedServer(FileServer):
     """A file server that is handed its configuration and its mount."""
 
     def __init__(
@@ -125,6 +84,13 @@ class _HandedServer(FileServer):
         device: int,
         exit_status_of: Callable[[CvmfsError], int],
     ) -> None:
+        """Remember what to do.
+
+        Args:
+            handover: What it is told.
+            device: Of the mount.
+            exit_status_of: Status for an error.
+        """
         self._handover = handover
 
         def mount(
@@ -152,23 +118,6 @@ class _HandedServer(FileServer):
         # Whoever has mounted did not ask the kernel to check modes.
         kind = CheckingServer if self._checks_permissions else FuseServer
         return kind(device, file_system)
-
-
-def _be_silent() -> None:
-    descriptors.let_go(())
-    os.dup2(descriptors.STANDARD_OUTPUT, descriptors.STANDARD_ERROR)
-
-
-def _in_background() -> "_Awaited":
-    """Go on in a child; this process ends as soon as that serves, or cannot."""
-    said, report = os.pipe()
-    if os.fork():
-        os.close(report)
-        answer = os.read(said, 1)
-        os._exit(answer[0] if answer else 1)
-    os.close(said)
-    os.setsid()
-    return _Awaited(report)
 
 
 def _is_confined(kind: str) -> bool:
