@@ -35,6 +35,9 @@ HOST_MODE = 2
 
 MOUNT_DIRECTORY = "/cvmfs"
 
+CACHE_IN_MEMORY = "/dev/shm/cvmfsexec.{}"  # noqa: S108 -- the name is that of a user
+"""As ``cache.ram`` calls it, which no other session needs to import."""
+
 _ON_DEMAND = "on-demand"
 """The service that serves ``/cvmfs`` itself; no repository has such a name."""
 
@@ -116,11 +119,24 @@ def run(
     finally:
         for descriptor in kept:
             os.close(descriptor)
+        _clear_memory(request.uid)
 
 
 def mountpoint_of(fqrn: str) -> str:
     """Return where a repository appears."""
     return f"{MOUNT_DIRECTORY}/{fqrn}"
+
+
+def _clear_memory(uid: int) -> None:
+    """Remove the user's cache in memory, if no other session uses it.
+
+    File servers cannot do it: they are killed when their session ends.
+    """
+    place = CACHE_IN_MEMORY.format(uid)
+    if os.path.lexists(place):
+        from cvmfsexec.cache.ram import remove_unused
+
+        remove_unused(place)
 
 
 def _native(request: ExecRequest) -> NativeTree:
@@ -208,7 +224,8 @@ class _Attempt(NamedTuple):
         request, root = self.request, self.root
         image = take_image(request.image, request.environment.get("PATH", ""))
         if root is not None:
-            root = root._replace(scratch_cache=f"{MOUNTPOINT}/cvmfscache")
+            place = root.scratch_cache or f"{MOUNTPOINT}/cvmfscache"
+            root = root._replace(scratch_cache=place)
         return self._replace(root=root, image=image)
 
     def run(self, *, tries_fuse: bool = False) -> int:

@@ -6,8 +6,10 @@ places. Nothing but objects is in it. What is remembered or locked lies in the
 workspace, which is this user's alone.
 
 Nothing in the directory is believed before it is verified, and what is handed out is a
-private copy (``verification``). An object that cannot be confirmed is fetched anew; if
-its bytes turn out to be wrong, the right ones take their place.
+private copy (``verification``). Copies of catalogs lie in the workspace under their own
+names, since SQLite would take a file without a name into memory. An object that cannot
+be confirmed is fetched anew; if its bytes turn out to be wrong, the right ones take
+their place.
 
 Nobody manages the directory. With a limit, whichever session finds too much in it and
 gets the lease removes what was used least recently (``tidying``).
@@ -27,15 +29,23 @@ from typing import Self
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.claims import Claims
+from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.pending import PendingFiles
-from cvmfsexec.cache.pins import NO_PIN, Pin
+from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
-from cvmfsexec.cache.private_files import PrivateFiles, PrivateWriting
+from cvmfsexec.cache.private_files import (
+    DATABASE_START,
+    PrivateFiles,
+    PrivateWriting,
+)
 from cvmfsexec.cache.tidying import Tidying, tidy_directory
 from cvmfsexec.cache.usage import estimate_used_bytes
 from cvmfsexec.cache.verification import OPEN_FLAGS, SCRATCH, Verifier, sha256_of
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
+
+DATABASES_BYTES = 2 << 30
+"""How much the copies of catalogs may take in the workspace."""
 
 REST_S = 60.0
 USE_IS_OLD_S = 3600.0
@@ -69,6 +79,8 @@ class AlienStore:
         self._directory = directory
         self._limit_bytes = limit_bytes
         self._clock = clock
+        self._databases = DirectoryStore.open(workspace, DATABASES_BYTES)
+        self._named: set[ContentHash] = set()
         self._workspace = open_private_directory(workspace)
         self._claims = Claims(self._workspace)
         self._verifier = Verifier.at(workspace)
@@ -112,24 +124,58 @@ class AlienStore:
         self._tidying.close()
         self._claims.close()
         self._verifier.close()
+        self._databases.close()
         os.close(self._workspace)
         os.close(self._directory)
 
     def open_object(self, content_hash: ContentHash) -> int | None:
         """See ``ObjectStore``; the descriptor is that of a private copy."""
+        if content_hash in self._named:
+            named = self._databases.open_object(content_hash)
+            if named is not None:
+                return named
         path = content_hash.cache_path()
         descriptor = self._verifier.open_verified(path, self._directory, content_hash)
-        if descriptor is not None and self._limit_bytes:
+        if descriptor is None:
+            return None
+        if self._limit_bytes:
             self._note_use(path)
-        return descriptor
+        return self.with_name(descriptor, content_hash)
+
+    def with_name(self, descriptor: int, content_hash: ContentHash) -> int:
+        """Return the descriptor of a private copy, or one with a name of a database's.
+
+        Args:
+            descriptor: Of a copy without a name; it is closed if there is another.
+            content_hash: What it is a copy of.
+
+        Raises:
+            CacheError: There is no room.
+        """
+        try:
+            if os.pread(descriptor, len(DATABASE_START), 0) != DATABASE_START:
+                return descriptor
+            with self._databases.transaction() as transaction:
+                for piece in scratch.pieces(descriptor):
+                    transaction.write(piece)
+                named = transaction.commit(content_hash)
+        except OSError as error:
+            os.close(descriptor)
+            raise CacheError(f"cannot copy a catalog: {error.strerror}") from error
+        except CacheError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        self._named.add(content_hash)
+        return named
 
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``; whether it can be believed shows when it is opened."""
         return os.access(content_hash.cache_path(), os.F_OK, dir_fd=self._directory)
 
-    def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- see ObjectStore
-        """See ``ObjectStore``; what is open is a copy."""
-        return NO_PIN
+    def pin(self, content_hash: ContentHash) -> Pin:
+        """See ``ObjectStore``; the copy is pinned."""
+        return self._databases.pin(content_hash)
 
     def claim(
         self,
@@ -153,6 +199,9 @@ class AlienStore:
 
     def remove(self, content_hash: ContentHash) -> None:
         """See ``ObjectStore``."""
+        if content_hash in self._named:
+            self._named.discard(content_hash)
+            self._databases.remove(content_hash)
         try:
             os.unlink(content_hash.cache_path(), dir_fd=self._directory)
         except FileNotFoundError:
@@ -267,7 +316,7 @@ class _AlienTransaction:
         except CacheError:
             os.close(descriptor)
             raise
-        return descriptor
+        return self._store.with_name(descriptor, content_hash)
 
     def keep(self, content_hash: ContentHash) -> bool:
         """See ``Transaction``."""

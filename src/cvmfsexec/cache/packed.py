@@ -34,7 +34,7 @@ from cvmfsexec.cache.lease import Lease, Renewal
 from cvmfsexec.cache.packs import PACKED_BYTES_MAX, Packs, Place
 from cvmfsexec.cache.pins import NO_PIN, Pin
 from cvmfsexec.cache.private_directory import open_private_directory
-from cvmfsexec.cache.private_files import PrivateFiles
+from cvmfsexec.cache.private_files import DATABASE_START, PrivateFiles
 from cvmfsexec.cache.tidying import ROOM_PART, Tidying
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
@@ -52,7 +52,6 @@ _PACK_BYTES_MAX = 256 << 20
 _IDLE_S = 3600.0
 _REST_S = 60.0
 _WAIT_REFRESH_S = 0.05
-_DATABASE = b"SQLite format 3\0"
 _OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
@@ -303,7 +302,7 @@ class _PackedTransaction:
             return
         self._content += data
         is_large = self._size_bytes > PACKED_BYTES_MAX
-        if is_large or self._content.startswith(_DATABASE):
+        if is_large or self._content.startswith(DATABASE_START):
             self._own_file = self._store.own_files.transaction()
             self._own_file.write(self._content)
             self._content = bytearray()

@@ -32,7 +32,7 @@ from cvmfsexec.format import pack_index
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 from cvmfsexec.format.pack_index import RECORD_BYTES, Record, RecordKind
 
-DIRECTORY = "packs"
+DIRECTORY = "cvmfsexec.packs"
 REFRESH_S = 2.0
 OPEN_MAX = 32
 PACKED_BYTES_MAX = 512 << 10

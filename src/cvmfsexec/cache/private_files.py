@@ -14,6 +14,9 @@ from cvmfsexec.errors import CacheError
 SMALL_BYTES = 1 << 20
 """Up to here in memory: descriptors of 128 objects are kept open by a file server."""
 
+DATABASE_START = b"SQLite format 3\0"
+"""How a catalog begins, which should have a name: SQLite takes others into memory."""
+
 
 class PrivateFiles:
     """Makes such files; safe to call from any thread.

@@ -5,11 +5,13 @@ The kernel frees them with their last descriptor, however the process ends.
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 MEMORY_BYTES_MAX = 64 << 20
 """Objects up to here may live in memory: four chunks of the largest usual size. What is
 larger would rather get the job killed than help it."""
 
+_PIECE_BYTES = 1 << 20
 _FLAGS = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
 
 
@@ -60,6 +62,18 @@ def write_all_at(
         os.ftruncate(descriptor, offset)
         os.lseek(descriptor, offset, os.SEEK_SET)
     write_all(descriptor, data)
+
+
+def pieces(descriptor: int) -> Iterator[bytes]:
+    """Yield the bytes of a file, wherever its position is.
+
+    Raises:
+        OSError: As the kernel says.
+    """
+    offset = 0
+    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
+        yield piece
+        offset += len(piece)
 
 
 def copy_start(source: int, target: int, length_bytes: int) -> None:

@@ -12,12 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from cvmfsexec import log
+from cvmfsexec.cache import scratch
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.store import ObjectStore, StoreQuota, Transaction
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
-
-_PIECE_BYTES = 1 << 20
 
 
 class TieredStore:
@@ -157,7 +156,5 @@ class _TieredTransaction:
 
 
 def _copy(source: int, transaction: Transaction) -> None:
-    offset = 0
-    while piece := os.pread(source, _PIECE_BYTES, offset):
+    for piece in scratch.pieces(source):
         transaction.write(piece)
-        offset += len(piece)

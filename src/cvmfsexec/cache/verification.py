@@ -150,9 +150,7 @@ def is_confirmed(descriptor: int, content_hash: ContentHash) -> bool:
     plain = new_hasher(content_hash.algorithm)
     packed = new_hasher(content_hash.algorithm)
     packer = zlib.compressobj(ZLIB_LEVEL)
-    offset = 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
-        offset += len(piece)
+    for piece in scratch.pieces(descriptor):
         plain.update(piece)
         packed.update(packer.compress(piece))
     packed.update(packer.flush())
@@ -168,9 +166,7 @@ def sha256_of(descriptor: int) -> bytes:
         OSError: It cannot be read.
     """
     hasher = hashlib.sha256(usedforsecurity=False)  # else FIPS modules test themselves
-    offset = 0
-    while piece := os.pread(descriptor, _PIECE_BYTES, offset):
-        offset += len(piece)
+    for piece in scratch.pieces(descriptor):
         hasher.update(piece)
     return hasher.digest()
 

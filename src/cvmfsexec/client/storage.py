@@ -61,7 +61,12 @@ class _Opening:
     def _posix(self, store: StoreSettings) -> ObjectStore:
         if self._cache.workspace != store.directory and _is_shared(store.directory):
             return self._alien(store)
-        return DirectoryStore.open(store.directory, store.limit_bytes)
+        directory = open_private_directory(store.directory)
+        if not os.major(os.fstat(directory).st_dev):
+            _warn_of_network(store.directory, directory)
+        return DirectoryStore.on_descriptor(
+            store.directory, directory, store.limit_bytes
+        )
 
     def _alien(self, store: StoreSettings) -> ObjectStore:
         from cvmfsexec.cache.alien import AlienStore
@@ -104,6 +109,24 @@ class _Opening:
         verifies = store.kind is StoreKind.ALIEN or _is_shared(store.directory)
         workspace = self._cache.workspace if verifies else None
         return ReadOnlyStore.open(store.directory, workspace)
+
+
+def _warn_of_network(path: str, directory: int) -> None:
+    """Suggest what is better, if the directory's file system is on the network.
+
+    Those have no device of their own, so nobody else comes here.
+    """
+    from cvmfsexec.cache.file_system_type import network_type_of
+
+    file_system = network_type_of(directory)
+    if file_system is not None:
+        log.warning(
+            "the cache directory %s lies on %s, a network file system: set "
+            "CVMFS_CACHE_TYPE=packed for few large files, or CVMFS_CACHE_BASE to a "
+            "local disk",
+            path,
+            file_system,
+        )
 
 
 def _is_shared(directory: str) -> bool:
