@@ -257,7 +257,7 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
     from cvmfsexec.session import ExecRequest, run
 
     set_verbosity("cvmfsexec", arguments.verbosity)
-    cwd = _working_directory()
+    cwd = working_directory()
     if arguments.joined is not None:
         return _join(arguments, environment, cwd)
     names, typed_pins = _names_and_pins(arguments.repositories)
@@ -385,7 +385,12 @@ def _repositories(
     return root, first, tuple(names)
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
+    """Return where the user is.
+
+    Raises:
+        ConfigurationError: It was removed.
+    """
     try:
         return os.getcwd()
     except OSError as error:

@@ -1,0 +1,78 @@
+"""Images that lie in repositories: which repository, and how they are run.
+
+No container program can open an image before its repository is mounted. So it is
+started in a session, as a command of ``cvmfsexec`` would be, and sees all of the
+session's ``/cvmfs``. It is told to work without privileges: a program that is owned by
+root has no power in a session.
+
+Source: docs/how-to/run-images-from-cvmfs.md.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+
+from cvmfsexec.apptainer.command_line import CommandLine
+from cvmfsexec.errors import ConfigurationError
+from cvmfsexec.format.names import check_fqrn
+
+_CVMFS = "/cvmfs"
+_WITHOUT_PRIVILEGES = ("-u", "--userns")
+_BIND_VARIABLES = (
+    "APPTAINER_BIND",
+    "APPTAINER_BINDPATH",
+    "SINGULARITY_BIND",
+    "SINGULARITY_BINDPATH",
+)
+
+
+def repository_of(image: str) -> str:
+    """Return the repository that an image lies in, or nothing if it lies in none.
+
+    Args:
+        image: As it was typed: a path, which may lead to the repository by links of
+            the host, or the address of something else.
+    """
+    if not image or "://" in image:
+        return ""
+    try:
+        paths = (os.path.normpath(image), os.path.realpath(image))
+    except OSError:  # it is relative to a directory that was removed
+        return ""
+    for path in paths:
+        if path.startswith(f"{_CVMFS}/"):
+            try:
+                return check_fqrn(path.split("/")[2])
+            except ConfigurationError:
+                return ""
+    return ""
+
+
+def words_in_session(
+    line: CommandLine, options: tuple[str, ...], environment: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the words for the container program in a session.
+
+    Args:
+        line: What was typed.
+        options: More options of the user's.
+        environment: May have more binds.
+    """
+    added = () if _is_among(_WITHOUT_PRIVILEGES, line.options) else ("--userns",)
+    binds = [environment.get(name, "") for name in _BIND_VARIABLES]
+    if not _is_shown((*options, *line.options, *binds)):
+        added = (*added, "--bind", _CVMFS)
+    return line.words((*added, *options))
+
+
+def _is_among(wanted: tuple[str, ...], words: Iterable[str]) -> bool:
+    return not set(wanted).isdisjoint(words)
+
+
+def _is_shown(words: Iterable[str]) -> bool:
+    """Whether somebody has said what is to be at ``/cvmfs``."""
+    for word in words:
+        for bind in word.removeprefix("--bind=").removeprefix("-B").split(","):
+            source, _, rest = bind.partition(":")
+            if (rest.partition(":")[0] or source).rstrip("/") == _CVMFS:
+                return True
+    return False

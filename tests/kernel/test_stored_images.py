@@ -1,0 +1,195 @@
+"""``singcvmfs`` with images that lie in a repository, and real Apptainer."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.apptainer import (
+    Machine,
+    apptainer_machine,
+    bare_image,
+    busybox_image,
+    debian_image,
+)
+from tests.support.commands import COMMAND_PATIENCE_S
+from tests.support.installs import Installation, installation, ordinary_uid
+from tests.support.published import FQRN, publish_tree, serve
+from tests.support.sessions import Started, wait_until
+
+pytestmark = pytest.mark.kernel
+
+OTHER = "other.example.org"
+TOP = f"/cvmfs/{FQRN}"
+IMAGE = f"{TOP}/images/busybox"
+
+
+class Place(NamedTuple):
+    """Where the tests run: an installation on a machine with Apptainer."""
+
+    install: Installation
+    machine: Machine
+
+    def run(
+        self, *words: str, repositories: str = FQRN, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        line = self.install.line("singcvmfs", *words)
+        if repositories:
+            variables["SINGCVMFS_REPOSITORIES"] = repositories
+        return self.install.run(*line, host=self.machine.host, **variables)
+
+    def started(self, *words: str) -> AbstractContextManager[Started]:
+        line = self.install.line("singcvmfs", *words)
+        return self.install.started(*line, host=self.machine.host)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, bytes]]:
+    home = tmp_path_factory.mktemp("published")
+    source = home / "images-source"
+    images = source / "images"
+    images.mkdir(parents=True)
+    for image in (busybox_image(), bare_image(), debian_image()):
+        subprocess.run(["cp", "-a", image, images], check=True)
+    (source / "hello").write_text("hello\n")
+    published = publish_tree(home, source)
+    other = publish_tree(home, {"hello": b"other\n"}, OTHER)
+    shutil.rmtree(source)
+    keys = published.master_key_pem + other.master_key_pem
+    with serve(published.output) as base_url:
+        yield base_url, keys
+
+
+@pytest.fixture
+def place(served: tuple[str, bytes]) -> Iterator[Place]:
+    with (
+        installation(*served) as install,
+        apptainer_machine(install.top / "home") as machine,
+    ):
+        yield Place(install, machine)
+        wait_until(lambda: not install.leftovers(), f"{install.leftovers()} is left")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(("exec", IMAGE, "cat", f"{TOP}/hello"), "hello\n", id="exec"),
+        pytest.param(("run", IMAGE, "cat", f"{TOP}/hello"), "hello\n", id="run"),
+        pytest.param(
+            ("exec", f"{TOP}/images/bare", "/say", f"{TOP}/hello"), "hello\n", id="bare"
+        ),
+        pytest.param(
+            ("exec", f"{TOP}/images/debian", "perl", "-e", "print $>"),
+            str(ordinary_uid()),
+            id="debian",
+        ),
+        pytest.param(
+            ("-q", "exec", "-B", "/cvmfs", "--userns", IMAGE, "cat", f"{TOP}/hello"),
+            "hello\n",
+            id="options",
+        ),
+    ],
+)
+def test_an_image_of_a_repository_is_run(
+    place: Place, words: tuple[str, ...], said: str
+) -> None:
+    done = place.run(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_a_shell_reads_what_is_typed(place: Place) -> None:
+    line = place.install.line("singcvmfs", "shell", IMAGE)
+    process = place.install.start(*line, host=place.machine.host, stdin=subprocess.PIPE)
+    out, err = process.communicate(f"cat {TOP}/hello; exit 3\n", COMMAND_PATIENCE_S)
+    assert (process.returncode, out, err) == (3, "hello\n", "")
+
+
+def test_the_image_names_its_repository(place: Place) -> None:
+    done = place.run("exec", IMAGE, "ls", "/cvmfs", repositories="")
+    assert (done.stdout, done.stderr) == (f"{FQRN}\n", "")
+
+
+def test_the_short_form_takes_it(place: Place) -> None:
+    done = place.run("ls", "/cvmfs", repositories=OTHER, SINGCVMFS_IMAGE=IMAGE)
+    assert (done.stdout, done.stderr) == (f"{OTHER}\n{FQRN}\n", "")
+
+
+def test_a_link_of_the_host_leads_to_it(place: Place) -> None:
+    link = place.install.top / "home/link"
+    link.symlink_to(IMAGE)
+    done = place.run("exec", str(link), "cat", f"{TOP}/hello")
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+
+
+def test_exit_status_and_signals_are_those_of_the_payload(place: Place) -> None:
+    assert place.run("exec", IMAGE, "sh", "-c", "exit 7").returncode == 7
+    killed = place.run("exec", IMAGE, "sh", "-c", "kill -TERM $$")
+    assert killed.returncode == 143
+
+
+def test_an_image_that_is_not_there_is_said(place: Place) -> None:
+    done = place.run("exec", f"{TOP}/absent", "true")
+    assert done.returncode == 255
+    assert "absent" in done.stderr
+
+
+def test_a_repository_that_is_not_there_is_said(place: Place) -> None:
+    done = place.run("exec", "/cvmfs/absent.example.org/image", "true")
+    assert (done.returncode, done.stdout) == (16, "")
+    assert "absent.example.org" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_nothing_is_left_of_a_killed_container(place: Place, name: str) -> None:
+    with place.started("exec", IMAGE, "sleep", "600") as session:
+        wait_until(lambda: bool(session.pids_of("sleep")), "the container runs")
+        os.kill(session.process.pid, signal.Signals[name])
+        session.process.wait()
+        wait_until(session.is_gone, "nothing is left")
+
+
+def test_the_cache_and_logs_go_where_they_are_wanted(place: Place) -> None:
+    cache, logs = place.install.top / "home/cache", place.install.top / "home/logs"
+    variables = {"SINGCVMFS_CACHEDIR": str(cache), "SINGCVMFS_LOGDIR": str(logs)}
+    assert place.run("exec", IMAGE, "true", **variables).returncode == 0
+    assert cache.exists()
+    assert not (place.install.directory / "dist/var").exists()
+
+
+# -- instances ------------------------------------------------------------------------
+
+
+def test_an_instance_lives_on_with_its_repositories(place: Place) -> None:
+    started = place.run("instance", "start", IMAGE, "one")
+    assert started.returncode == 0, started.stderr
+    try:
+        inside = place.run("exec", "instance://one", "cat", f"{TOP}/hello")
+        assert inside.stdout == "hello\n"
+        plain = place.machine.run(
+            "apptainer", "exec", "instance://one", "cat", f"{TOP}/images/bare/etc/issue"
+        )
+        assert plain.stdout == "any image\n"
+        assert "one" in place.run("instance", "list").stdout
+    finally:
+        stopped = place.run("instance", "stop", "one")
+    assert stopped.returncode == 0
+    assert "one" not in place.run("instance", "list").stdout
+
+
+def test_the_session_ends_with_the_instance(place: Place) -> None:
+    with place.started("instance", "start", IMAGE, "one") as session:
+        assert session.finish() == 0
+        assert session.pids_of(f"cvmfs:{FQRN}"[:15])
+        assert place.run("instance", "stop", "-F", "one").returncode == 0
+        wait_until(session.is_gone, "nothing is left")
+
+
+def test_an_instance_that_cannot_start_leaves_nothing(place: Place) -> None:
+    with place.started("instance", "start", f"{TOP}/absent", "one") as session:
+        assert session.finish() == 255
+        wait_until(session.is_gone, "nothing is left")
