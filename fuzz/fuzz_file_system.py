@@ -54,6 +54,9 @@ class OneCatalog:
             raise TransferError("nowhere")
         return os.open(self._path, os.O_RDONLY)
 
+    def pin(self, content_hash: ContentHash) -> None:
+        """Do nothing: what is there stays."""
+
     def discard(self, content_hash: ContentHash) -> None:
         """Do nothing: what is damaged is so for good."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.pins import Pin
 from cvmfsexec.fetch import Fetcher, ObjectRequest
 from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.dirent import Compression, Flag
@@ -57,6 +58,10 @@ class CatalogRepository:
                 content_hash=other, size_bytes=None, size_limit_bytes=2**30
             )
         return self.fetcher.open(request, missed)
+
+    def pin(self, content_hash: ContentHash) -> Pin:
+        """See ``Fetcher``."""
+        return self.fetcher.pin(content_hash)
 
     def discard(self, content_hash: ContentHash) -> None:
         """See ``Fetcher``."""

@@ -70,7 +70,6 @@ class DirectoryStore:
 
     Attributes:
         quota: How much it holds, and may hold.
-        keeps_volatile: Whether what is stored is to be removed before all else.
     """
 
     def __init__(
@@ -92,7 +91,6 @@ class DirectoryStore:
         self._has_warned = False
         self._notes_use = True
         self.quota = Quota(directory, path, limit_bytes, self.pending.remove_dead)
-        self.keeps_volatile = False
 
     @classmethod
     def open(cls, path: str, limit_bytes: int = 0) -> Self:
@@ -261,7 +259,7 @@ class DirectoryStore:
         """
         try:
             with self.quota.counted(size_bytes) as visibility:
-                if self.keeps_volatile:
+                if self.quota.stores_volatile:
                     mark_volatile(file.descriptor)
                 visibility.is_new = self.trying_for_room(
                     size_bytes, partial(self.pending.keep, file, path)

@@ -69,7 +69,12 @@ class Quota:
         path: Where that is, for messages.
         limit_bytes: The limit; 0 for none.
         tidy: Called by who makes room: removes what the dead have left.
+
+    Attributes:
+        stores_volatile: See ``StoreQuota``.
     """
+
+    stores_volatile = False
 
     def __init__(
         self,
@@ -134,6 +139,15 @@ class Quota:
         if size_bytes is not None and size_bytes > limit_bytes - limit_bytes // 2:
             return False
         return time.monotonic() >= self._rests_until_s
+
+    def binding_limit_bytes(self) -> int:
+        """See ``StoreQuota``."""
+        try:
+            with self._ledger.locked() as book:
+                book.settle_dead()
+                return book.limit_bytes
+        except OSError:
+            return self.limit_bytes
 
     def used_bytes(self) -> int:
         """See ``StoreQuota``."""

@@ -75,7 +75,13 @@ class Transaction(Protocol):
 
 
 class StoreQuota(Protocol):
-    """How much a store holds, and how it is kept to its limit."""
+    """How much a store holds, and how it is kept to its limit.
+
+    Attributes:
+        stores_volatile: Whether what this process stores is removed before all else.
+    """
+
+    stores_volatile: bool
 
     @property
     def limit_bytes(self) -> int:
@@ -84,6 +90,9 @@ class StoreQuota(Protocol):
     @limit_bytes.setter
     def limit_bytes(self, limit_bytes: int) -> None:
         """Go by another limit from now on."""
+
+    def binding_limit_bytes(self) -> int:
+        """Return the lowest limit of the processes that use the store now."""
 
     def used_bytes(self) -> int:
         """Return how many bytes all processes have stored."""

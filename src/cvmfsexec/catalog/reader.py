@@ -70,7 +70,10 @@ class Catalog:
         authorisation: Membership that the repository asks for, or ``None``.
         schema: Version of the tables.
         schema_revision: Its revision.
+        pin: What keeps the file in the cache as long as the catalog is in use.
     """
+
+    pin: object = None
 
     def __init__(self, database: Database) -> None:
         """Take over an open database.

@@ -160,6 +160,7 @@ class Client:
                 (network.timeout_s, network.timeout_direct_s),
                 self.trust.master_keys,
                 self._ahead.counts if self._ahead else dict,
+                self.store.quota,
             )
         )
 
@@ -225,6 +226,8 @@ class Client:
         if not revision.number:
             revision = revision._replace(number=catalog.revision)
         check_revision(revision.number, self.trust)
+        if catalog.is_volatile and self.store.quota is not None:
+            self.store.quota.stores_volatile = True
         if catalog.authorisation:
             from cvmfsexec.client.authorisation import authorise
 

@@ -22,11 +22,12 @@ def file_system_statistics(
         tree: Its counters tell how many entries there are; those in open catalogs
             count as used.
         store: The cache.
-        limit_mb: Limit of the cache; 0 for none, which shows sizes of 0.
+        limit_mb: Limit of the cache, unless that knows better; 0 for none, which
+            shows sizes of 0.
     """
-    limit_blocks = limit_mb * (1 << 20) // BLOCK_BYTES
 
     def statfs() -> FilesystemStatistics:
+        limit_blocks = _limit_bytes(store, limit_mb) // BLOCK_BYTES
         used_blocks = (store.used_bytes() or 0) // BLOCK_BYTES if limit_blocks else 0
         files = entry_count(tree.catalog(tree.root).counters())
         loaded = sum(own_entry_count(catalog.counters()) for catalog in tree.opened())
@@ -38,6 +39,12 @@ def file_system_statistics(
         )
 
     return statfs
+
+
+def _limit_bytes(store: ObjectStore, limit_mb: int) -> int:
+    if store.quota is None or not store.quota.limit_bytes:
+        return limit_mb << 20
+    return store.quota.binding_limit_bytes()
 
 
 def _bounded(count: int) -> int:

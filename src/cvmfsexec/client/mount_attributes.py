@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from cvmfsexec import __version__
+from cvmfsexec.cache.store import StoreQuota
 from cvmfsexec.client.counters import counter_lines
 from cvmfsexec.fetch import Fetcher
 from cvmfsexec.log import harmless
 from cvmfsexec.network.client import HttpClient
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.revision import Revision
+
+_DAY_S = 86_400
 
 
 class ShownRevision(Protocol):
@@ -74,6 +77,7 @@ class MountFacts(NamedTuple):
         timeouts_s: With and without a proxy.
         master_keys: PEM texts.
         ahead_counts: How much was fetched before it was asked for, and to what use.
+        quota: The limit of the cache; ``None`` if it has no say in what it holds.
     """
 
     fqrn: str
@@ -85,6 +89,7 @@ class MountFacts(NamedTuple):
     timeouts_s: tuple[int, int]
     master_keys: tuple[bytes, ...]
     ahead_counts: Callable[[], Mapping[str, int]] = dict
+    quota: StoreQuota | None = None
 
 
 class MountAttributes:
@@ -122,7 +127,7 @@ class MountAttributes:
             "speed": self._speed,
             "nioerr": lambda: str(self.gauges.faults.io_errors),
             "timestamp_last_ioerr": lambda: str(self.gauges.faults.last_io_error_s),
-            "ncleanup24": lambda: "-1",
+            "ncleanup24": self._cleanings,
             "host": lambda: http.active_host,
             "host_list": lambda: ";".join(http.hosts()),
             "proxy": lambda: http.active_proxy,
@@ -160,6 +165,10 @@ class MountAttributes:
             return "n/a"
         hit_count = opened_count - self._facts.fetcher.missed_count
         return f"{100 * hit_count / opened_count:.3f}"
+
+    def _cleanings(self) -> str:
+        quota = self._facts.quota
+        return "-1" if quota is None else str(quota.cleanings_within(_DAY_S))
 
     def _speed(self) -> str:
         statistics = self._facts.http.statistics

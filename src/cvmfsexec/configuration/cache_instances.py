@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cvmfsexec.configuration.evaluate import Configuration
 
 DEFAULT = "default"
-QUOTA_LIMIT_MB = 1024
+QUOTA_LIMIT_MB = 4000  # what the official configuration says
 RAM_FRACTION = 32
 """Without a size, a RAM cache may take this part of the memory, as the original's."""
 

@@ -8,10 +8,12 @@ that of the right bytes.
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cvmfsexec import log
+from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.errors import (
     CacheError,
@@ -27,6 +29,7 @@ from cvmfsexec.format.digest import ContentHash
 
 if TYPE_CHECKING:
     from cvmfsexec.fetch.prefetch import Prefetch
+    from cvmfsexec.fetch.slowest import SlowestObjects, Wait
 
 SMALL_BYTES = 256 * 1024
 """Objects up to here are always gathered in memory, in as many threads as there are."""
@@ -71,6 +74,7 @@ class Fetcher:
         self._unusable: set[tuple[int, int]] = set()
         self.opened_count = 0
         self.missed_count = 0
+        self._slowest: SlowestObjects | None = None  # until there is one
 
     def open(
         self, request: ObjectRequest, missed: Callable[[], object] | None = None
@@ -97,14 +101,21 @@ class Fetcher:
         self.missed_count += 1
         if missed is not None:
             missed()
+        begun_s = time.monotonic()
         descriptor = self._flights.join(
             request.content_hash, lambda: self._fetch(request)
         )
+        self._note_wait(request, time.monotonic() - begun_s)
         if not _has_announced_size(descriptor, request):
             # Two catalogs announce different sizes; the other one had its way.
             os.close(descriptor)
             raise IntegrityError(f"object {request.content_hash} has another size")
         return descriptor
+
+    @property
+    def slowest(self) -> "list[Wait]":
+        """The objects for which somebody had to wait longest."""
+        return self._slowest.waits() if self._slowest is not None else []
 
     def read(self, request: ObjectRequest, limit_bytes: int) -> bytes:
         """Return the content of a small object.
@@ -143,6 +154,10 @@ class Fetcher:
         """Whether an object can be opened without asking a server."""
         return self._store.has(content_hash)
 
+    def pin(self, content_hash: ContentHash) -> Pin:
+        """Keep an object in the cache until the pin is released, or forgotten."""
+        return self._store.pin(content_hash)
+
     def discard(self, content_hash: ContentHash) -> None:
         """Forget a cached object that its reader finds damaged.
 
@@ -161,6 +176,13 @@ class Fetcher:
                 self._unusable.add(_identity(damaged))
         finally:
             os.close(damaged)
+
+    def _note_wait(self, request: ObjectRequest, seconds: float) -> None:
+        if self._slowest is None:
+            from cvmfsexec.fetch.slowest import SlowestObjects
+
+            self._slowest = SlowestObjects()
+        self._slowest.add(request.content_hash, seconds, request.size_bytes or 0)
 
     def _is_still(self, content_hash: ContentHash, damaged: int) -> bool:
         """Whether an object is the same file, and not one that took its place."""
@@ -208,7 +230,11 @@ class Fetcher:
 
     def _fetch(self, request: ObjectRequest) -> int:
         request.check()
-        with self._store.claim(request.content_hash, patience_s=_patience_s(request)):
+        with self._store.claim(
+            request.content_hash,
+            patience_s=_patience_s(request),
+            size_bytes=request.size_bytes,
+        ):
             # Since the look into the cache, another flight or process may have landed.
             descriptor = self._open_cached(request)
             if descriptor is not None:

@@ -28,7 +28,7 @@ from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
 from cvmfsexec.repository.foresight import CatalogForesight
 from cvmfsexec.repository.objects import (
-    ObjectOpener,
+    CatalogOpener,
     catalog_request,
     named_catalog,
     open_once,
@@ -60,7 +60,7 @@ class CatalogTree:
 
     def __init__(
         self,
-        fetcher: ObjectOpener,
+        fetcher: CatalogOpener,
         root_catalog: ContentHash,
         size_bytes: int = 0,
         *,
@@ -286,6 +286,7 @@ class CatalogTree:
         # Who asks for a malformed catalog again and again does not fetch it each time.
         is_refused = slot.content_hash in self._refused
         open_catalog = open_once if is_refused else open_whole
+        pin = self._fetcher.pin(slot.content_hash)
         try:
             catalog = open_catalog(self._fetcher, request, named_catalog(request))
         except FormatError:
@@ -297,6 +298,7 @@ class CatalogTree:
                 f"catalog {slot.content_hash} is made for {catalog.root_prefix!r}, "
                 f"not for {slot.prefix!r}"
             )
+        catalog.pin = pin
         if slot.content_hash not in self._renewed:
             catalog.can_renew(partial(self._renew, request))
         return catalog

@@ -34,6 +34,13 @@ class ObjectOpener(Protocol):
         """Forget a cached object that its reader finds damaged."""
 
 
+class CatalogOpener(ObjectOpener, Protocol):
+    """The part of the fetcher that opens objects which stay in use."""
+
+    def pin(self, content_hash: ContentHash) -> object:
+        """Keep an object in the cache until what is returned is forgotten."""
+
+
 def open_whole(
     objects: ObjectOpener, request: ObjectRequest, opened: Callable[[int], _Opened]
 ) -> _Opened:

@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import itertools
+import os
 import stat
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
-from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.errors import CacheError, ConfigurationError, FormatError
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 from tests.support.file_systems import Lack, file_system
@@ -171,7 +172,9 @@ def test_death_at_any_system_call_leaves_the_old_or_the_new(
         seen.add(found)
         left += len(files_in(directory)) - 1
         write(directory, NINTH)
-        DirectoryStore.open(str(directory)).close()
+        descriptor = os.open(directory, os.O_RDONLY)
+        PendingFiles(descriptor).remove_dead()
+        os.close(descriptor)
         assert files_in(directory) == [f"cvmfschecksum.{FQRN}"]
     assert seen == {SEVENTH, EIGHTH}
     assert left <= 1 or lack is not Lack.NOTHING

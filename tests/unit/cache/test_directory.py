@@ -3,12 +3,13 @@ import functools
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cvmfsexec.cache import scratch
+from cvmfsexec.cache import ledger, scratch
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.errors import CacheError
@@ -54,7 +55,11 @@ UNNAMED_FILES = pytest.mark.parametrize("lack", [Lack.NOTHING], indirect=True)
 
 
 def files_in(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file()]
+    return [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and path.name != ledger.FILE_NAME
+    ]
 
 
 def pending_files(root: Path) -> list[Path]:
@@ -91,7 +96,7 @@ def test_an_uncommitted_object_is_nowhere(store: DirectoryStore, root: Path) -> 
     with store.transaction() as transaction:
         transaction.write(CONTENT)
         assert files_in(root) == []
-    assert os.listdir(root) == []
+    assert os.listdir(root) == [ledger.FILE_NAME]
 
 
 @NAMED_FILES
@@ -100,7 +105,7 @@ def test_an_uncommitted_object_lies_in_txn_only(
 ) -> None:
     with store.transaction() as transaction:
         transaction.write(CONTENT)
-        assert [path.parent.name for path in files_in(root)] == ["txn"]
+        assert files_in(root) == pending_files(root) != []
     assert files_in(root) == []
 
 
@@ -151,15 +156,17 @@ def test_commit_leaves_nothing_in_txn(store: DirectoryStore, root: Path) -> None
     assert pending_files(root) == []
 
 
-def test_a_warm_open_is_one_system_call(
+def test_a_warm_open_is_two_system_calls(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.close(put(store, NAME, CONTENT))
-    calls = count_calls(monkeypatch, "open", "stat", "fstat", "access", "listdir")
+    calls = count_calls(
+        monkeypatch, "open", "stat", "fstat", "access", "listdir", "utime"
+    )
     descriptor = store.open_object(NAME)
     monkeypatch.undo()
     assert content_of(descriptor) == CONTENT
-    assert calls == ["open"]
+    assert calls == ["open", "fstat"]
 
 
 @pytest.mark.parametrize("missing", ["txn", NAME.cache_path()[:2]])
@@ -423,6 +430,7 @@ def test_what_was_written_already_may_be_too_large_for_memory(
         scratch_directory=str(root / "missing"),
     )
     monkeypatch.setattr(scratch, "MEMORY_BYTES_MAX", 10)
+    store.quota.begin()
     before = len(os.listdir("/proc/self/fd"))
     with store.transaction() as transaction:
         transaction.write(b"more than ten")
@@ -489,12 +497,40 @@ def test_no_descriptor_is_lost(store: DirectoryStore, root: Path) -> None:
 # Usage
 
 
-def test_usage_is_counted_at_most_once_a_minute(root: Path) -> None:
-    clock = Clock()
-    store = DirectoryStore(str(root), open_private_directory(str(root)), clock=clock)
-    assert store.used_bytes() == 0
+def test_usage_is_exact(store: DirectoryStore, root: Path) -> None:
+    other = DirectoryStore.open(str(root))
+    for number, size in enumerate((0, 1, 5000, 3_000_000)):
+        os.close(put(store, ContentHash.of(b"%d" % number), bytes(size)))
+        os.close(put(other, ContentHash.of(b"%d" % number), bytes(size)))
+    assert store.used_bytes() == other.used_bytes() == 3_005_001
+    store.remove(ContentHash.of(b"2"))
+    store.remove(ContentHash.of(b"2"))
+    assert store.used_bytes() == other.used_bytes() == 3_000_001
+    other.close()
+    assert store.used_bytes() == 3_000_001
+
+
+def test_a_use_is_noted_once_a_minute(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     os.close(put(store, NAME, CONTENT))
-    assert store.used_bytes() == 0
-    clock.now_s += 61
-    assert store.used_bytes() == len(CONTENT)
-    store.close()
+    path = root / NAME.cache_path()
+    now_s = time.time()
+    for age_s, is_noted in ((50, False), (70, True), (10**6, True), (-70, True)):
+        os.utime(path, (now_s, now_s - age_s))
+        calls = count_calls(monkeypatch, "utime")
+        os.close(store.open_object(NAME) or -1)
+        monkeypatch.undo()
+        assert calls == ["utime"] * is_noted
+        assert (abs(path.stat().st_mtime - now_s) < 20) == is_noted
+
+
+def test_a_use_that_cannot_be_noted_is_none_the_less(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.close(put(store, NAME, CONTENT))
+    os.utime(root / NAME.cache_path(), (0, 0))
+    failed = fail_calls(monkeypatch, "utime", errno.EROFS)
+    for _ in range(2):
+        assert content_of(store.open_object(NAME)) == CONTENT
+    assert len(failed) == 1

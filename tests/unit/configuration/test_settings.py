@@ -40,7 +40,7 @@ def test_nothing_configured_gives_the_built_in_values(tmp_path: Path) -> None:
     result = settings(tmp_path)
     cache = f"{tmp_path}/dist/var/lib/cvmfs/{FQRN}"
     assert result.cache.directory == result.cache.workspace == cache
-    assert (result.cache.is_shared, result.cache.quota_limit_mb) == (False, 1024)
+    assert (result.cache.is_shared, result.cache.quota_limit_mb) == (False, 4000)
     assert result.view.magic_xattrs is MagicXattrVisibility.ROOT_ONLY
     assert result.view.claim_ownership
     assert result.view.kernel_timeout_s == 60

@@ -71,7 +71,7 @@ def asked(request: pytest.FixtureRequest) -> Ask:
 
 
 def files_in(root: Path) -> list[Path]:
-    files = (path for path in root.rglob("*") if path.is_file())
+    files = (path for path in root.glob("*/*") if path.is_file())
     return [path for path in files if path.name != claims.FILE_NAME]
 
 
@@ -491,7 +491,9 @@ def test_large_objects_are_waited_for_longer(
 ) -> None:
     asked_s = []
 
-    def claim(_: ContentHash, *, patience_s: float) -> AbstractContextManager[bool]:
+    def claim(
+        _: ContentHash, *, patience_s: float, size_bytes: int | None
+    ) -> AbstractContextManager[bool]:
         asked_s.append(patience_s)
         return nullcontext(enter_result=False)
 
