@@ -11,6 +11,7 @@ _LINUX_3_10 = (  # of RHEL 7
     | Feature.EXPORT_SUPPORT
     | Feature.DO_READDIRPLUS
     | Feature.READDIRPLUS_AUTO
+    | Feature.NOTIFICATIONS
 )
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -24,7 +25,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no ASYNC_READ": {"mask": ~Feature.ASYNC_READ},
     "no EXPORT_SUPPORT": {"mask": ~Feature.EXPORT_SUPPORT},
     "no INIT_EXT": {"mask": ~Feature.INIT_EXT},
-    "nothing": {"mask": 0},
+    "no NOTIFICATIONS": {"mask": ~Feature.NOTIFICATIONS},
+    "nothing": {"mask": Feature.NOTIFICATIONS},
     "minor 31": {"minor_max": 31},
     "minor 23": {"minor_max": 23},
     "Linux 3.10": {"minor_max": 22, "mask": _LINUX_3_10},

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from typing import NamedTuple
 
 from cvmfsexec import log
 from cvmfsexec.errors import NamespaceError
@@ -61,21 +62,34 @@ _ENDING_BY_ERRNO = {
 }
 
 
+class Alarm(NamedTuple):
+    """Something to be done once.
+
+    Attributes:
+        in_s: When, in seconds from now; less than ``threading.TIMEOUT_MAX``.
+        call: What.
+    """
+
+    in_s: float
+    call: Callable[[], object]
+
+
 class Worker:
     """What other threads see of one that leads.
 
     Attributes:
         pulse: Grows as a request is taken up and as it is done: odd while one is.
         has_resigned: Whether the lead was given away.
-        counts: Requests by opcode; exact, since only its own thread writes it.
+        counts: Requests by opcode, and what else is counted behind; exact, since only
+            its own thread writes it.
     """
 
     __slots__ = ("counts", "has_resigned", "pulse")
 
-    def __init__(self) -> None:
+    def __init__(self, counts: int) -> None:
         self.pulse = 0
         self.has_resigned = False
-        self.counts = [0] * OPCODE_LIMIT
+        self.counts = [0] * counts
 
 
 class Crew:
@@ -90,6 +104,7 @@ class Crew:
         device_fd: int,
         answer: Callable[[bytes, list[int]], Reply],
         threads_max: int,
+        counts: int = OPCODE_LIMIT,
     ) -> None:
         """Prepare; no thread is started yet.
 
@@ -97,7 +112,9 @@ class Crew:
             device_fd: Blocking.
             answer: Called with a request and the counts of its worker; never raises.
             threads_max: How many requests may be answered at once, at least 1.
+            counts: How many numbers each worker counts.
         """
+        self._counts = counts
         self.workers: list[Worker] = []
         self._device_fd = device_fd
         self._answer = answer
@@ -112,10 +129,13 @@ class Crew:
         self._end = _locked()  # unlocked at the end
         self._ending: Ending | None = None
 
-    def run(self) -> Ending:
+    def run(self, alarm: "Alarm | None" = None) -> Ending:
         """Answer requests until the end, and return what it was.
 
         A signal handler that calls ``stop`` has to run in the calling thread.
+
+        Args:
+            alarm: What to call meanwhile, and when; it must not take long.
 
         Raises:
             NamespaceError: Not even one thread can be started.
@@ -127,7 +147,10 @@ class Crew:
                 errno=errno.EAGAIN,
                 hint="look at the limit of processes: ulimit -u",
             )
-        self._end.acquire()
+        if alarm is None or not self._end.acquire(timeout=alarm.in_s):
+            if alarm is not None:
+                alarm.call()
+            self._end.acquire()
         return self._ending or Ending.STOPPED
 
     def stop(self) -> None:
@@ -145,7 +168,7 @@ class Crew:
 
     def _start_thread(self) -> bool:
         """Put one more thread in the line."""
-        worker = Worker()
+        worker = Worker(self._counts)
         thread = threading.Thread(
             target=self._work, args=(worker,), name="fuse", daemon=True
         )

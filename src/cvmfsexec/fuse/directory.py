@@ -32,9 +32,10 @@ from cvmfsexec.fuse.protocol import (
     DIRENT_ALIGNMENT,
     DIRENT_FORMAT,
     DIRENTPLUS_FORMAT,
+    FOREVER_S,
     HEADER_BYTES,
     REPLY_HEADER,
-    VALIDITY,
+    entry_validity,
     error_reply,
 )
 from cvmfsexec.vfs.attributes import FIRST_COOKIE, Attributes, FileSystem
@@ -66,11 +67,23 @@ _FINISHED = _Cut((), iter(()))
 class DirectoryReader:
     """Answers requests for pieces of directories."""
 
-    def __init__(self, file_system: FileSystem, *, with_attributes: bool) -> None:
-        """Prepare for READDIRPLUS, or for READDIR if ``with_attributes`` is false."""
+    def __init__(
+        self,
+        file_system: FileSystem,
+        *,
+        with_attributes: bool,
+        validity_s: int = FOREVER_S,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            file_system: Lists.
+            with_attributes: Whether READDIRPLUS is answered, or READDIR.
+            validity_s: How long the kernel may keep what it is told.
+        """
         self._file_system = file_system
         self._is_listed_now = file_system.is_listed_now
-        self._fill = _plus_filler() if with_attributes else _plain_filler()
+        self._fill = _plus_filler(validity_s) if with_attributes else _plain_filler()
         self._kept: dict[tuple[int, int], _Cut] = {}
         self._lock = threading.Lock()
 
@@ -159,8 +172,9 @@ _Filler = Callable[[bytearray, int, Iterable[_Entry], bool], _Filled]
 the entry before, too, and whether the kernel may keep what it is told."""
 
 
-def _plus_filler() -> _Filler:
+def _plus_filler(validity_s: int) -> _Filler:
     """Return what fills a reply to READDIRPLUS. Hot: 1 us per listed entry."""
+    validity = entry_validity(validity_s)
     sizes, packers = _layouts(DIRENTPLUS_FORMAT)
 
     def fill(
@@ -185,7 +199,7 @@ def _plus_filler() -> _Filler:
                     buffer,
                     position,
                     inode if cookie >= first_kept else 0,
-                    VALIDITY,
+                    validity,
                     inode,
                     size,
                     blocks,

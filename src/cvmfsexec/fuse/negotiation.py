@@ -25,6 +25,7 @@ from typing import NamedTuple
 from cvmfsexec.errors import FormatError
 from cvmfsexec.fuse.protocol import (
     BODY_OFFSET,
+    FOREVER_S,
     HEADER_BYTES,
     INIT_BODY,
     INIT_BODY_BYTES_BEFORE_7_23,
@@ -110,11 +111,24 @@ class Terms(NamedTuple):
         minor: Protocol minor version in use, the smaller of both sides.
         features: ``Feature`` bits in use.
         max_readahead: Bytes the kernel may read ahead.
+        validity_s: How long the kernel may keep names and attributes; listings too,
+            if it is ``FOREVER_S``.
     """
 
     minor: int
     features: int
     max_readahead: int
+    validity_s: int = FOREVER_S
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether what the kernel keeps is only good for some time."""
+        return self.validity_s != FOREVER_S
+
+    def bounded(self, validity_s: int) -> "Terms":
+        """Return terms for a kernel that cannot be told of changes."""
+        features = self.features & ~Feature.NO_OPENDIR_SUPPORT
+        return self._replace(features=features, validity_s=validity_s)
 
     def uses(self, feature: int) -> bool:
         """Whether a feature is in use."""

@@ -44,7 +44,6 @@ from cvmfsexec.fuse.negotiation import Terms
 from cvmfsexec.fuse.protocol import (
     ATTR_REPLY,
     ATTR_REPLY_BYTES,
-    ATTR_VALIDITY,
     BLOCK_SIZE,
     BODY_OFFSET,
     ENTRY_REPLY,
@@ -61,15 +60,16 @@ from cvmfsexec.fuse.protocol import (
     REQUEST_HEADER,
     REQUEST_START,
     STATFS_REPLY,
-    VALIDITY,
     XATTR_BYTES_MAX,
     XATTR_SIZE_REPLY,
     Feature,
     Opcode,
     OpenFlag,
     Reply,
+    attr_validity,
+    entry_validity,
     error_reply,
-    no_entry_reply,
+    no_entry_body,
 )
 from cvmfsexec.vfs.attributes import BLOCK_BYTES, Attributes, FileSystem
 
@@ -121,8 +121,16 @@ class Operations:
         self._lookup_name = file_system.lookup
         self._read_bytes = file_system.read
         self._directories = DirectoryReader(
-            file_system, with_attributes=terms.uses(Feature.DO_READDIRPLUS)
+            file_system,
+            with_attributes=terms.uses(Feature.DO_READDIRPLUS),
+            validity_s=terms.validity_s,
         )
+        self._entry_validity = entry_validity(terms.validity_s)
+        self._attr_validity = attr_validity(terms.validity_s)
+        self._no_entry_body = no_entry_body(terms.validity_s)
+        self._listing_flags = OpenFlag.KEEP_CACHE | OpenFlag.CACHE_DIR
+        if terms.is_bounded:
+            self._listing_flags = 0
         self._is_open_asked = not terms.uses(Feature.NO_OPEN_SUPPORT)
         self._is_opendir_asked = not terms.uses(Feature.NO_OPENDIR_SUPPORT)
         self._handlers = self._table()
@@ -197,9 +205,15 @@ class Operations:
             else self._lookup_special(nodeid, name)
         )
         if found is None:
-            return no_entry_reply(unique)
+            header = REPLY_HEADER.pack(ENTRY_REPLY_BYTES, 0, unique)
+            return header + self._no_entry_body
         return ENTRY_REPLY.pack(
-            ENTRY_REPLY_BYTES, 0, unique, found.inode, VALIDITY, *_fields(found)
+            ENTRY_REPLY_BYTES,
+            0,
+            unique,
+            found.inode,
+            self._entry_validity,
+            *_fields(found),
         )
 
     def _lookup_special(self, nodeid: int, name: bytes) -> Attributes | None:
@@ -214,7 +228,7 @@ class Operations:
         if found is None:
             return error_reply(unique, errno.ESTALE)
         return ATTR_REPLY.pack(
-            ATTR_REPLY_BYTES, 0, unique, ATTR_VALIDITY, *_fields(found)
+            ATTR_REPLY_BYTES, 0, unique, self._attr_validity, *_fields(found)
         )
 
     def _readlink(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
@@ -234,7 +248,7 @@ class Operations:
     def _opendir(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
         if not self._is_opendir_asked:
             return error_reply(unique, errno.ENOSYS)
-        flags = OpenFlag.KEEP_CACHE | OpenFlag.CACHE_DIR
+        flags = self._listing_flags
         return OPEN_REPLY.pack(OPEN_REPLY.size, 0, unique, 0, flags, 0)
 
     def _read(self, nodeid: int, unique: int, request: bytes) -> Reply:

@@ -105,6 +105,7 @@ class Feature:
     NO_OPENDIR_SUPPORT = 1 << 24
     INIT_EXT = 1 << 30
     HAS_EXPIRE_ONLY = 1 << 35
+    NOTIFICATIONS = 1 << 64  # not a flag, but a wish like those
 
 
 class OpenFlag:
@@ -171,12 +172,12 @@ STATFS_REPLY = struct.Struct("<IiQ QQQQQ III 28x")
 _ATTR = "QQQ qqq III IIIII 8s"
 
 ENTRY_REPLY = struct.Struct(f"<IiQ Q32s {_ATTR}")
-"""reply header; nodeid, VALIDITY, attributes, BLOCK_SIZE"""
+"""reply header; nodeid, ``entry_validity``, attributes, BLOCK_SIZE"""
 
 ENTRY_REPLY_BYTES = ENTRY_REPLY.size
 
 ATTR_REPLY = struct.Struct(f"<IiQ 16s {_ATTR}")
-"""reply header; ATTR_VALIDITY, attributes, BLOCK_SIZE"""
+"""reply header; ``attr_validity``, attributes, BLOCK_SIZE"""
 
 ATTR_REPLY_BYTES = ATTR_REPLY.size
 
@@ -190,20 +191,27 @@ DIRENT_ALIGNMENT = 8
 FOREVER_S = 2**31 - 1
 """Validity of names and attributes in seconds.
 
-Content under an inode never changes, and 68 years outlive every mount. Not the largest
+Of what changes the kernel is told, and 68 years outlive every mount. Not the largest
 64-bit number: kernels convert to ticks, and this one is far from every overflow, on
 32-bit kernels too (they cut it to 12 days and ask again).
 """
 
-VALIDITY = struct.pack("<QQQII", 0, FOREVER_S, FOREVER_S, 0, 0)
-"""generation, entry_valid, attr_valid, and the nanoseconds of both"""
 
-ATTR_VALIDITY = struct.pack("<QII", FOREVER_S, 0, 0)
+def entry_validity(seconds: int) -> bytes:
+    """Return the part of an entry that says how long to keep it.
+
+    That is: generation, entry_valid, attr_valid, and the nanoseconds of both.
+    """
+    return struct.pack("<QQQII", 0, seconds, seconds, 0, 0)
+
+
+def attr_validity(seconds: int) -> bytes:
+    """Return the same for attributes alone."""
+    return struct.pack("<QII", seconds, 0, 0)
+
 
 BLOCK_SIZE = struct.pack("<II", 4096, 0)
 """st_blksize; attribute flags"""
-
-_NO_ENTRY_BODY = struct.pack("<QQQQII88x", 0, 0, FOREVER_S, 0, 0, 0)
 
 
 def error_reply(unique: int, errno: int) -> bytes:
@@ -211,9 +219,9 @@ def error_reply(unique: int, errno: int) -> bytes:
     return REPLY_HEADER.pack(HEADER_BYTES, -errno, unique)
 
 
-def no_entry_reply(unique: int) -> bytes:
-    """Return the reply to LOOKUP for a name that does not exist.
+def no_entry_body(validity_s: int) -> bytes:
+    """Return what follows the header in a reply to LOOKUP that there is no such name.
 
     A nodeid of 0 means ENOENT like the error, but the kernel keeps it.
     """
-    return REPLY_HEADER.pack(ENTRY_REPLY_BYTES, 0, unique) + _NO_ENTRY_BODY
+    return struct.pack("<QQQQII88x", 0, 0, validity_s, 0, 0, 0)
