@@ -22,7 +22,7 @@ from cvmfsexec.configuration.cache_instances import StoreSettings
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.keys import key_paths
 from cvmfsexec.configuration.settings import ClientSettings, log_places
-from cvmfsexec.configuration.storage import prepare_private
+from cvmfsexec.configuration.storage import is_private, prepare_private
 from cvmfsexec.errors import ConfigurationError
 from cvmfsexec.format.parameters import Parameter
 from cvmfsexec.fusemount import handover as handovers
@@ -32,7 +32,6 @@ MOUNT_DIRECTORY = "/cvmfs"
 
 _DEBUG_LOG = "CVMFS_DEBUGLOG"
 _SHARED_CACHE = "CVMFS_SHARED_CACHE"
-_USER_DIRECTORY = "cvmfsexec"
 _CONTAINER = ServerKind.CONTAINER
 
 
@@ -192,7 +191,7 @@ def _binds(
     configurations: tuple[Configuration, ...],
 ) -> tuple[Bind, ...]:
     """Return what file servers need of the host, at the same places but for one."""
-    binds = [Bind(os.path.dirname(place), os.path.dirname(place))]
+    binds = [Bind(place, place)]
     for configuration in configurations:
         binds += _binds_of(configuration, has_cache=order.image is None)
     needed = [Bind(runtime, RUNTIME_PLACE, is_read_only=True)]
@@ -245,10 +244,13 @@ def _private_directory(environment: Mapping[str, str]) -> str:
         ConfigurationError: There is none.
     """
     runtime = environment.get("XDG_RUNTIME_DIR", "")
-    if runtime.startswith("/") and os.access(runtime, os.W_OK | os.X_OK):
-        path = os.path.join(runtime, _USER_DIRECTORY)
-    else:
-        temporary = environment.get("TMPDIR") or "/tmp"  # noqa: S108 -- is checked
-        path = os.path.join(temporary, f"{_USER_DIRECTORY}-{os.getuid()}")
+    if (
+        runtime.startswith("/")
+        and os.access(runtime, os.W_OK | os.X_OK)
+        and is_private(runtime)
+    ):
+        return runtime
+    temporary = environment.get("TMPDIR") or "/tmp"  # noqa: S108 -- is checked
+    path = os.path.join(temporary, f"cvmfsexec-{os.getuid()}")
     prepare_private(path)
     return path

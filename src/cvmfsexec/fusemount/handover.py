@@ -192,12 +192,24 @@ def watch_over(place: str, *, is_instance: bool) -> None:
 
 
 def _watch(place: str, starter: int, grace_s: float) -> None:
-    while os.path.exists(place) and _is_alive(starter):
+    is_used = False
+    while os.path.isdir(place) and _is_alive(starter):
+        if is_used and _is_empty(place):
+            break
+        is_used = is_used or not _is_empty(place)
         time.sleep(_LOOK_AGAIN_S)
     deadline_s = time.monotonic() + grace_s
-    while os.path.exists(place) and time.monotonic() < deadline_s:
+    while not _is_empty(place) and time.monotonic() < deadline_s:
         time.sleep(_LOOK_AGAIN_S)
     discard(place)
+
+
+def _is_empty(place: str) -> bool:
+    """Whether there is nothing in it, or it is gone."""
+    try:
+        return not os.listdir(place)
+    except OSError:
+        return True
 
 
 def _is_alive(pid: int) -> bool:
