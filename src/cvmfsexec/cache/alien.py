@@ -35,12 +35,13 @@ from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.private_files import (
     DATABASE_START,
+    SCRATCH,
     PrivateFiles,
     PrivateWriting,
 )
 from cvmfsexec.cache.tidying import Tidying, tidy_directory
 from cvmfsexec.cache.usage import estimate_used_bytes
-from cvmfsexec.cache.verification import OPEN_FLAGS, SCRATCH, Verifier, sha256_of
+from cvmfsexec.cache.verification import OPEN_FLAGS, Verifier, sha256_of
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 

@@ -23,25 +23,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache import contents, packs
-from cvmfsexec.cache.claims import Claims
-from cvmfsexec.cache.directory import DirectoryStore
-from cvmfsexec.cache.file_system_type import network_type_of
 from cvmfsexec.cache.lease import Lease, Renewal
+from cvmfsexec.cache.node_claims import NodeClaims
+from cvmfsexec.cache.own_files import OwnFile, OwnFiles
 from cvmfsexec.cache.packs import PACKED_BYTES_MAX, Packs, Place
 from cvmfsexec.cache.pins import NO_PIN, Pin
 from cvmfsexec.cache.private_directory import open_private_directory
-from cvmfsexec.cache.private_files import DATABASE_START, PrivateFiles
+from cvmfsexec.cache.private_files import DATABASE_START, SCRATCH, PrivateFiles
 from cvmfsexec.cache.tidying import ROOM_PART, Tidying
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.pack_index import RecordKind
-
-if TYPE_CHECKING:
-    from cvmfsexec.cache.store import Transaction
 
 PACKS_MAX = 64
 """More are put together: each costs who begins to read four operations."""
@@ -79,10 +75,9 @@ class PackedStore:
         self._limit_bytes = limit_bytes
         self._clock = clock
         self._packs = Packs(directory, _pack_bytes(limit_bytes), clock)
-        self.own_files = DirectoryStore(path, os.dup(directory))
-        self._memory = PrivateFiles()
-        # On a network file system a lock is a message, too, if there are locks at all.
-        self._claims = None if network_type_of(directory) else Claims(directory)
+        self._private_files = PrivateFiles(SCRATCH)
+        self._own_files = OwnFiles(directory, self._private_files)
+        self._claims = NodeClaims(directory)
         self._tidying = Tidying(limit_bytes, self._tidy)
         self._rests_until_s = float("-inf")
         self._has_warned = False
@@ -94,15 +89,15 @@ class PackedStore:
         Raises:
             CacheError: It cannot be used, or others could have changed it.
         """
-        return cls(path, open_private_directory(path), limit_bytes)
+        store = cls(path, open_private_directory(path), limit_bytes)
+        store._own_files.pending.remove_dead()
+        return store
 
     def close(self) -> None:
         """See ``ObjectStore``."""
         self._tidying.close()
-        if self._claims is not None:
-            self._claims.close()
+        self._claims.close()
         self._packs.close()
-        self.own_files.close()
         os.close(self._directory)
 
     def open_object(self, content_hash: ContentHash) -> int | None:
@@ -111,10 +106,12 @@ class PackedStore:
         if place is None:
             return None
         if place.record.kind is RecordKind.OWN_FILE:
-            descriptor = self.own_files.open_object(content_hash)
+            descriptor = self._own_files.open(content_hash)
         else:
             content = self._packs.read(place)
-            descriptor = None if content is None else self._memory.holding(content)
+            descriptor = (
+                None if content is None else self._private_files.holding(content)
+            )
         if descriptor is None:
             self._packs.forget(place)
         return descriptor
@@ -134,11 +131,9 @@ class PackedStore:
         patience_s: float,
         size_bytes: int | None = None,  # noqa: ARG002 -- see ``ObjectStore``
     ) -> AbstractContextManager[bool]:
-        """See ``ObjectStore``; on a network file system, everybody fetches."""
+        """See ``ObjectStore``; among the processes of this node."""
         if self._clock() < self._rests_until_s:
             return contextlib.nullcontext(enter_result=False)
-        if self._claims is None:
-            return contextlib.nullcontext(enter_result=True)
         find = partial(self._packs.find, content_hash, refresh_s=_WAIT_REFRESH_S)
         return self._claims.claim(
             content_hash, patience_s=patience_s, is_there=lambda: find() is not None
@@ -154,7 +149,7 @@ class PackedStore:
         if place is None:
             return
         if place.record.kind is RecordKind.OWN_FILE:
-            self.own_files.remove(content_hash)
+            self._own_files.remove(content_hash)
         try:
             self._packs.remove(place)
         except OSError as error:
@@ -181,11 +176,28 @@ class PackedStore:
 
     def hold(self, content: bytes | bytearray) -> int:
         """Return a descriptor of a small object that need not be anywhere else."""
-        return self._memory.holding(content)
+        return self._private_files.holding(content)
 
-    def tell(self, content_hash: ContentHash, size_bytes: int) -> bool:
-        """Let others know of an object in its own file; return whether it is there."""
-        if not self.own_files.has(content_hash):
+    def begin_own_file(self) -> OwnFile:
+        """Begin to write a large object.
+
+        Raises:
+            CacheError: There is no room anywhere.
+        """
+        return self._own_files.begin()
+
+    def tell(
+        self, content_hash: ContentHash, size_bytes: int, refusal: OSError | None
+    ) -> bool:
+        """Let others know of an object in its own file; return whether it is there.
+
+        Args:
+            content_hash: Its name.
+            size_bytes: Its size.
+            refusal: Why it is not there.
+        """
+        if refusal is not None:
+            self._give_up(refusal)
             return False
         try:
             self._packs.note_own_file(content_hash, size_bytes)
@@ -290,7 +302,7 @@ class _PackedTransaction:
     def __init__(self, store: PackedStore) -> None:
         self._store = store
         self._content = bytearray()
-        self._own_file: Transaction | None = None
+        self._own_file: OwnFile | None = None
         self._size_bytes = 0
         self._is_over = False
 
@@ -303,15 +315,14 @@ class _PackedTransaction:
         self._content += data
         is_large = self._size_bytes > PACKED_BYTES_MAX
         if is_large or self._content.startswith(DATABASE_START):
-            self._own_file = self._store.own_files.transaction()
+            self._own_file = self._store.begin_own_file()
             self._own_file.write(self._content)
             self._content = bytearray()
 
     def commit(self, content_hash: ContentHash) -> int:
         """See ``Transaction``."""
         if self._own_file is not None:
-            descriptor = self._own_file.commit(content_hash)
-            self._store.tell(content_hash, self._size_bytes)
+            descriptor, _ = self._place(self._own_file, content_hash)
         else:
             descriptor = self._store.hold(self._content)
             self._store.put(self._content, content_hash)
@@ -323,10 +334,20 @@ class _PackedTransaction:
         if self._own_file is None:
             is_kept = self._store.put(self._content, content_hash)
         else:
-            is_kept = self._own_file.keep(content_hash)
-            is_kept = is_kept and self._store.tell(content_hash, self._size_bytes)
+            descriptor, is_kept = self._place(self._own_file, content_hash)
+            os.close(descriptor)
         self._is_over = True
         return is_kept
+
+    def _place(self, file: OwnFile, content_hash: ContentHash) -> tuple[int, bool]:
+        descriptor = file.commit(content_hash)
+        self._is_over = True
+        try:
+            is_kept = self._store.tell(content_hash, self._size_bytes, file.refusal)
+        except CacheError:
+            os.close(descriptor)
+            raise
+        return descriptor, is_kept
 
     def abort(self) -> None:
         """See ``Transaction``."""

@@ -17,6 +17,9 @@ SMALL_BYTES = 1 << 20
 DATABASE_START = b"SQLite format 3\0"
 """How a catalog begins, which should have a name: SQLite takes others into memory."""
 
+SCRATCH = "/tmp"  # noqa: S108 -- unnamed files only
+"""Where large ones go that have no better place."""
+
 
 class PrivateFiles:
     """Makes such files; safe to call from any thread.

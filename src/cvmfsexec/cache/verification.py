@@ -26,7 +26,7 @@ from typing import Self
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.private_directory import open_private_directory
-from cvmfsexec.cache.private_files import PrivateFiles
+from cvmfsexec.cache.private_files import SCRATCH, PrivateFiles
 from cvmfsexec.cache.verified_objects import VerifiedObjects
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash, new_hasher
@@ -38,7 +38,6 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 """What is opened may be anything: a link, or a pipe that nobody writes to."""
 
 ZLIB_LEVEL = 6
-SCRATCH = "/tmp"  # noqa: S108 -- unnamed files only
 
 _PIECE_BYTES = 1 << 20
 _OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
