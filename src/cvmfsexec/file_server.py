@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from cvmfsexec import log
 from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.ownership import Identity
+from cvmfsexec.client.updates import Updates
 from cvmfsexec.configuration.evaluate import Configuration, begin
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.configuration.settings import log_places
 from cvmfsexec.errors import CvmfsError
+from cvmfsexec.fuse.crew import Alarm
 from cvmfsexec.fuse.server import FuseServer
 from cvmfsexec.namespaces.fuse_mount import mount_fuse
 from cvmfsexec.namespaces.plan import ServiceChannel
 from cvmfsexec.vfs.attributes import FileSystem
+from cvmfsexec.vfs.file_system import RepositoryFileSystem
 
 if TYPE_CHECKING:
+    from cvmfsexec.client.recording import Recording
     from cvmfsexec.format.pinned_name import Pin
 
 READ_BYTES_MAX = 1 << 20  # 256 pages, the most that the kernel asks for at once
@@ -94,6 +98,7 @@ class FileServer:
         host: Host,
         exit_status_of: Callable[[CvmfsError], int],
         mount: MountCall = mount_fuse,
+        recording: "Recording | None" = None,
     ) -> None:
         """Remember what to do; called before the process is forked.
 
@@ -102,7 +107,9 @@ class FileServer:
             host: The machine and its user.
             exit_status_of: Status for an error that keeps it from being mounted.
             mount: How it is mounted.
+            recording: What takes down how it fares, if there will be a report.
         """
+        self._recording = recording
         self._repository = repository
         self._can_be_absent = repository.can_be_absent
         self._host = host
@@ -144,6 +151,19 @@ class FileServer:
         """Return what answers the requests of the mount."""
         return FuseServer(device, file_system)
 
+    def _traced(
+        self, file_system: RepositoryFileSystem, configuration: Configuration
+    ) -> FileSystem:
+        """Return what also writes down what is touched, if somebody wants that."""
+        given = self._host.root.given_trace
+        path = given or configuration.path("CVMFS_TRACEFILE")
+        if not path:
+            return file_system
+        from cvmfsexec.vfs.tracing import TracedFileSystem
+
+        fqrn = self._repository.fqrn if given else ""
+        return TracedFileSystem.open(file_system, path, fqrn)
+
     def _serve(self, channel: ServiceChannel) -> None:
         fqrn = self._repository.fqrn
         configuration = self._configuration(channel)
@@ -158,14 +178,31 @@ class FileServer:
                 default_permissions=client.settings.view.check_permissions,
             )
             _tell_about(client)
-            server = self._server(device, file_system)
+            shown = self._traced(file_system, configuration)
+            recording = self._recording
+            if recording is not None:
+                shown = recording.observe(shown)
+            server = self._server(device, shown)
+            server.bounded_validity_s = client.settings.view.kernel_timeout_s
             client.watch(server)
+            client.follow(file_system, server)
             # With several repositories, it matters whose trouble is told.
             log.speak_as(f"cvmfsexec: {fqrn}")
             gc.freeze()  # what is here now lives as long as the process
             self._can_be_absent = False
             channel.ready()
-            server.serve()
+            if recording is not None:
+                server.faults.on_fault = recording.note_failure
+                recording.start(client.gauges(server), server)
+            server.serve(_alarm(client.updates))
+            if recording is not None:
+                recording.finish()
+
+
+def _alarm(updates: Updates) -> Alarm | None:
+    """Return when the first look for a newer revision is due."""
+    expires_in_s = updates.expires_in_s()
+    return None if expires_in_s is None else Alarm(expires_in_s, updates.begin)
 
 
 def _tell_about(client: Client) -> None:

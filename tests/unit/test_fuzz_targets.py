@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "src/cvmfsexec"
 
 TARGETS = {
+    "apptainer/installation.py": {"container_settings"},
     "cache/breadcrumb.py": {"breadcrumb"},
+    "cache/ledger_format.py": {"ledger"},
     "catalog/database.py": {"catalog", "file_system", "history", "reflog"},
     "catalog/history.py": {"history"},
     "catalog/reader.py": {"catalog", "file_system"},
@@ -52,6 +54,7 @@ TARGETS = {
     "format/proxy_groups.py": {"network_settings", "proxy_groups"},
     "format/rpm.py": {"rpm"},
     "format/tar.py": {"deb", "tar"},
+    "format/trace.py": {"trace"},
     "format/variant_symlink.py": {"variant_symlink"},
     "format/whitelist.py": {"whitelist"},
     "format/xattr.py": {"catalog", "xattr"},

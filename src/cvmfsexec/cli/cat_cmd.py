@@ -4,16 +4,15 @@ import argparse
 import os
 import sys
 
-from cvmfsexec.cli.environment import find, open_client
+from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_repository, repository_path
-from cvmfsexec.cli.progress import progress_bar
+from cvmfsexec.cli.progress import progress_bar, waiting
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
 from cvmfsexec.client.assembly import Client
-from cvmfsexec.format.names import normalize_path, parent_path
+from cvmfsexec.client.links import follow
 from cvmfsexec.repository.lookup import Location
 
 _COPY_BYTES = 1 << 20
-_LINKS_MAX = 40  # as the kernel's
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     with open_client(arguments.fqrn, arguments.dist) as client:
         for typed in arguments.paths:
             path = repository_path(typed)
-            location = _follow(client, path)
+            with waiting("looking it up"):
+                location = follow(client, path)
             if location is None:
                 status = no_such_entry(path)
             elif not location.entry.is_regular:
@@ -38,30 +38,6 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 _copy(client, location)
     return status
-
-
-def _follow(client: Client, path: bytes) -> Location | None:
-    """Find a file, following links that stay inside of the repository."""
-    for _ in range(_LINKS_MAX):
-        location = find(client, path)
-        if location is None or not location.entry.is_symlink:
-            return location
-        target = client.presentation.link_target(location.entry)
-        inside = _resolve(parent_path(path), target, client.fqrn)
-        if inside is None:
-            return None
-        path = inside
-    return None
-
-
-def _resolve(directory: bytes, target: bytes, fqrn: str) -> bytes | None:
-    """Return the repository path that a link leads to; ``None`` if out of it."""
-    top = b"/cvmfs/" + fqrn.encode()
-    absolute = target if target.startswith(b"/") else top + directory + b"/" + target
-    clean = os.path.normpath(absolute)
-    if clean != top and not clean.startswith(top + b"/"):
-        return None
-    return normalize_path(clean[len(top) :])
 
 
 def _copy(client: Client, file: Location) -> None:

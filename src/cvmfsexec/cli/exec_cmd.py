@@ -46,6 +46,8 @@ revision of the past.
                    show a file or directory, one of a repository for example, at a
                    second place as well; may be given several times
   --on-demand      mount any other repository when something of it is used first
+  --trace FILE     write down which files and directories are touched, for
+                   'cvmfs prefetch --replay FILE' on the next node
   --replace-native show nothing of a /cvmfs that the host has itself
   --mode N         insist on mode 2 or 3 (default: 3 if it works, else 2)
   --verbose        say on stderr what is going on
@@ -89,6 +91,7 @@ class Arguments(NamedTuple):
     name: str = ""
     joined: str | None = None
     wait: str | None = None
+    trace: str | None = None
     binds: tuple[str, ...] = ()
     has_interface: bool = True
     is_on_demand: bool = False
@@ -102,6 +105,7 @@ _WITH_VALUE = {
     "--join": "joined",
     "--mode": "mode",
     "--name": "name",
+    "--trace": "trace",
     "--wait": "wait",
 }
 _REPEATED = {"--bind": "binds"}
@@ -113,6 +117,7 @@ _NOT_WITH_JOIN = (
     "mode",
     "name",
     "replaces_native",
+    "trace",
 )
 _FLAGS: dict[str, tuple[str, object]] = {
     "--help": ("wants_help", True),
@@ -262,6 +267,8 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
         return _join(arguments, environment, cwd)
     names, typed_pins = _names_and_pins(arguments.repositories)
     root, first, repositories = _repositories(arguments, names)
+    if arguments.trace is not None and root is not None:
+        root = root._replace(given_trace=_checked_trace(arguments.trace, cwd))
     _arrange_interface(arguments, environment)
     return run(
         ExecRequest(
@@ -284,6 +291,18 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
         root,
         exit_codes.exit_status_of,
     )
+
+
+def _checked_trace(typed: str, cwd: str) -> str:
+    """Return the path of a trace, which is begun; what is in it already stays."""
+    path = os.path.join(cwd, typed)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644))
+    except OSError as error:
+        raise ConfigurationError(
+            f"--trace {typed}: cannot be written: {error.strerror}"
+        ) from error
+    return path
 
 
 def _arrange_interface(arguments: Arguments, environment: dict[str, str]) -> None:

@@ -39,6 +39,8 @@ COMMANDS = {
     "host": "tell in which order servers are asked, and how they fare",
     "probe": "see whether repositories can be reached and are believed",
     "doctor": "tell what works here, what does not, and what to do about it",
+    "prefetch": "fill the cache with what a job will need",
+    "trace": "tell what a trace says that a job touched",
     "fsck": "check caches, and repair them",
     "sessions": "list the sessions of this user on this node",
     "publish": "make or continue a repository from a directory",

@@ -319,10 +319,14 @@ class RepositoryFileSystem:
         """Return the names of the extended attributes that are to be seen."""
         return self._extended_attributes.names(self._location(self._view, inode))
 
+    def path_of(self, inode: int) -> bytes:
+        """Return where an inode is in the repository."""
+        return self._location(self._view, inode).path
+
     def describe(self, inode: int) -> str:
         """Return what messages call an inode: its path, or its number failing that."""
         try:
-            path = self._location(self._view, inode).path
+            path = self.path_of(inode)
         except CvmfsError:
             return f"inode {inode:#x}"
         return repr(path.decode("utf-8", "surrogateescape") or "/")
