@@ -26,7 +26,6 @@ from typing import Any, NoReturn, TypeVar, cast
 import pytest
 
 from cvmfsexec.fuse.server import FuseServer
-from cvmfsexec.vfs.attributes import FileSystem
 
 MOUNTPOINT = "/mnt"
 
@@ -64,7 +63,10 @@ class Mount:
         self._answers = control.makefile()
 
     def ask(self, name: str) -> object:
-        """Return an attribute of the server as JSON knows it; dots lead further."""
+        """Return an attribute of the server as JSON knows it; dots lead further.
+
+        A method is called.
+        """
         self._control.sendall(name.encode())
         return json.loads(self._answers.readline())
 
@@ -142,20 +144,20 @@ def abort(connection: int) -> None:
 
 @contextmanager
 def mounted(
-    file_system: FileSystem,
+    file_system: object,
     *,
     is_read_only: bool = True,
     mount_options: str = "allow_other,default_permissions,max_read=1048576",
-    server: type[FuseServer] = FuseServer,
+    server: Callable[..., FuseServer] = FuseServer,
     **server_options: Any,  # noqa: ANN401
 ) -> Iterator[Mount]:
     """Mount a file system for the time of a ``with`` block, or skip the test.
 
     Args:
-        file_system: Is copied into the server's process.
+        file_system: Is copied into the server's process, or what is needed to make it.
         is_read_only: Whether the mount is.
         mount_options: Beside those that every mount needs.
-        server: What serves it.
+        server: What serves it, called there with the device and the file system.
         server_options: Of ``FuseServer``.
     """
     reason = why_not()
@@ -222,6 +224,7 @@ def _serve(server: FuseServer, control: socket.socket) -> None:
     def answer_questions() -> None:
         while name := control.recv(100).decode():
             value = functools.reduce(getattr, name.split("."), cast("Any", server))
+            value = value() if callable(value) else value
             control.sendall(json.dumps(value, default=str).encode() + b"\n")
 
     threading.Thread(target=answer_questions, daemon=True).start()

@@ -6,10 +6,11 @@ Make it after the last fork: its connections and threads belong to one process.
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.catalog.history import Tag
+from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.client.connections import external_network_settings, network_settings
 from cvmfsexec.client.entry_attributes import entry_sources
 from cvmfsexec.client.file_system_statistics import file_system_statistics
@@ -20,7 +21,7 @@ from cvmfsexec.client.mount_attributes import (
 )
 from cvmfsexec.client.ownership import UNMAPPED_ID, Identity, shown_id
 from cvmfsexec.client.reading_ahead import ReadingAhead
-from cvmfsexec.client.revision_change import MountedRevisions
+from cvmfsexec.client.revision_change import Kernel, MountedRevisions
 from cvmfsexec.client.storage import open_store
 from cvmfsexec.client.updates import Updates
 from cvmfsexec.configuration.blacklists import read_blacklists
@@ -50,6 +51,9 @@ from cvmfsexec.vfs.extended_attributes import (
 )
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
 from cvmfsexec.vfs.presentation import Presentation
+
+if TYPE_CHECKING:
+    from cvmfsexec.client.gauges import GaugeBoard, MeasuredServer
 
 
 class User(NamedTuple):
@@ -141,14 +145,24 @@ class Client:
             foresight=self._ahead.catalogs if self._ahead else None,
         )
         self.lookup = PathLookup(self.tree)
+        self._user = user
+        self._revisions = MountedRevisions(
+            self.tree,
+            self.selector,
+            lambda: _blacklist(self.settings),
+            self._admit,
+        )
         self.updates = Updates(
-            self._checked(revision, user),
-            MountedRevisions(self.tree),
+            self._checked(revision),
+            self._revisions,
             is_automatic=self.settings.revision.auto_update,
             max_ttl_s=self.settings.revision.max_ttl_s,
         )
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._protection = _protection(self.settings.view, user.gid)
+        self._statfs = file_system_statistics(
+            self.tree, self.store, self.settings.cache.quota_limit_mb
+        )
         self._attributes = MountAttributes(
             MountFacts(
                 self.fqrn,
@@ -178,11 +192,14 @@ class Client:
                 _lists_magic(self.settings.view.magic_xattrs),
                 self._protection,
             ),
-            file_system_statistics(
-                self.tree, self.store, self.settings.cache.quota_limit_mb
-            ),
+            self._statfs,
             self._ahead.look_ahead if self._ahead else None,
         )
+
+    @property
+    def external_http(self) -> HttpClient | None:
+        """Downloads external files, if there are any servers for them."""
+        return self._external
 
     @property
     def revision(self) -> Revision:
@@ -192,6 +209,19 @@ class Client:
     def watch(self, gauges: ServerGauges) -> None:
         """Let magic attributes tell what the server of kernel requests counts."""
         self._attributes.gauges = gauges
+
+    def gauges(self, server: "MeasuredServer") -> "GaugeBoard":
+        """Return all that is counted, here and by the server of kernel requests."""
+        from cvmfsexec.client.gauges import GaugeBoard
+
+        return GaugeBoard(self._attributes.facts, server, self._statfs)
+
+    def follow(self, file_system: RepositoryFileSystem, kernel: Kernel) -> None:
+        """Show newer revisions in a file system, and tell a kernel of them.
+
+        When that happens is ``updates``' business; it has to be begun.
+        """
+        self._revisions.serve(file_system, kernel)
 
     def tags(self) -> list[Tag]:
         """Return the named revisions of the repository."""
@@ -215,7 +245,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _checked(self, revision: Revision, user: User) -> Revision:
+    def _checked(self, revision: Revision) -> Revision:
         """Open the root catalog, so that what is wrong with it shows now.
 
         Of a root hash, only the catalog itself knows its revision; of a tag, nobody has
@@ -225,17 +255,25 @@ class Client:
         self.lookup.root()
         if not revision.number:
             revision = revision._replace(number=catalog.revision)
-        check_revision(revision.number, self.trust)
+        check_revision(revision.number, self.selector.trust)
         if catalog.is_volatile and self.store.quota is not None:
             self.store.quota.stores_volatile = True
+        self._admit(catalog)
+        return revision
+
+    def _admit(self, catalog: Catalog) -> None:
+        """See that the user may have what a root catalog protects."""
         if catalog.authorisation:
             from cvmfsexec.client.authorisation import authorise
 
             clients = (self.http, self._external) if self._external else (self.http,)
             authorise(
-                self.fqrn, catalog.authorisation, clients, user.uid, user.environment
+                self.fqrn,
+                catalog.authorisation,
+                clients,
+                self._user.uid,
+                self._user.environment,
             )
-        return revision
 
 
 def _external_client(
@@ -263,13 +301,17 @@ def _http_client(
 def _trust_settings(
     configuration: Configuration, settings: ClientSettings
 ) -> TrustSettings:
-    blacklist = EMPTY_BLACKLIST
-    for text in read_blacklists(settings.blacklist_paths):
-        blacklist = blacklist.merge(Blacklist.parse(text))
     # A root hash is trusted input itself; nothing is left to be signed.
     is_hash = settings.revision.root_hash is not None
     keys = () if is_hash else master_keys(configuration)
-    return TrustSettings(configuration.fqrn, keys, blacklist)
+    return TrustSettings(configuration.fqrn, keys, _blacklist(settings))
+
+
+def _blacklist(settings: ClientSettings) -> Blacklist:
+    blacklist = EMPTY_BLACKLIST
+    for text in read_blacklists(settings.blacklist_paths):
+        blacklist = blacklist.merge(Blacklist.parse(text))
+    return blacklist
 
 
 def _presentation(

@@ -35,7 +35,7 @@ import os
 import struct
 from collections.abc import Callable
 
-from cvmfsexec.errors import FormatError
+from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.format.names import NAME_BYTES_MAX
 from cvmfsexec.fuse.directory import DirectoryReader
 from cvmfsexec.fuse.errno_map import errno_of
@@ -110,12 +110,17 @@ _WITHOUT_REPLY = (
 
 
 class Operations:
-    """The table of handlers for one mount."""
+    """The table of handlers for one mount.
+
+    Attributes:
+        refusal: Why every request fails; ``None`` while they do not.
+    """
 
     def __init__(
         self, file_system: FileSystem, terms: Terms, faults: FaultAccount
     ) -> None:
         """Choose the handlers that fit what was agreed with the kernel."""
+        self.refusal: CvmfsError | None = None
         self._file_system = file_system
         self._faults = faults
         self._lookup_name = file_system.lookup
@@ -155,6 +160,8 @@ class Operations:
         if length != len(request):
             error = FormatError(f"FUSE request of {length} bytes has {len(request)}")
             return self._fail(request, error)
+        if self.refusal is not None and opcode not in _WITHOUT_REPLY:
+            return self._fail(request, self.refusal)
         try:
             return self._handlers[opcode](nodeid, unique, request)
         except struct.error as cause:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from cvmfsexec.errors import FormatError
+from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.fuse.crew import Alarm, Crew, Ending, receive
 from cvmfsexec.fuse.faults import FaultAccount
 from cvmfsexec.fuse.negotiation import (
@@ -94,6 +94,7 @@ class FuseServer:
         self.bounded_validity_s = BOUNDED_VALIDITY_S
         self._init_requests = 0
         self._crew: Crew | None = None
+        self._operations: Operations | None = None
         self._is_stop_wanted = False
 
     @property
@@ -119,6 +120,11 @@ class FuseServer:
         if self.terms is not None and not self.terms.is_bounded:
             self._notifier.tell(changes)
 
+    def refuse(self, error: CvmfsError | None) -> None:
+        """Fail every request from now on; none any more if ``None``."""
+        if self._operations is not None:
+            self._operations.refusal = error
+
     def serve(self, alarm: Alarm | None = None) -> Ending:
         """Answer requests until the end, and say what it was.
 
@@ -137,7 +143,7 @@ class FuseServer:
         if isinstance(agreed, Ending):
             return agreed
         self.terms = agreed
-        operations = self.operations(agreed)
+        self._operations = operations = self.operations(agreed)
         self._crew = Crew(self._device_fd, operations.answer, self._threads)
         return Ending.STOPPED if self._is_stop_wanted else self._crew.run(alarm)
 

@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from cvmfsexec import log
 from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadcrumb
 from cvmfsexec.catalog.history import History, Tag
+from cvmfsexec.catalog.reader import Catalog
 from cvmfsexec.configuration.settings import RevisionSettings
 from cvmfsexec.errors import (
     CvmfsError,
@@ -39,6 +40,7 @@ from cvmfsexec.errors import (
     TrustError,
 )
 from cvmfsexec.fetch import ObjectRequest
+from cvmfsexec.format.blacklist import Blacklist
 from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.envelope import SignedLetter, parse_letter
 from cvmfsexec.format.manifest import MANIFEST_BYTES_MAX, Manifest
@@ -105,6 +107,8 @@ class Revision(NamedTuple):
         is_fixed: Whether it must not be replaced while mounted.
         is_offline: Whether no server could be believed.
         has_alternative_path: Whether the root catalog is asked for by that path.
+        published_at_s: When it was published, Unix time; 0 if only the root catalog
+            itself knows it.
     """
 
     root_catalog: ContentHash
@@ -114,6 +118,7 @@ class Revision(NamedTuple):
     is_fixed: bool = False
     is_offline: bool = False
     has_alternative_path: bool = False
+    published_at_s: int = 0
 
 
 class RevisionSelector:
@@ -165,6 +170,60 @@ class RevisionSelector:
         if pin.alt_root_path:
             return revision._replace(has_alternative_path=True)
         return revision
+
+    def newer(self, shown: Revision) -> Revision | None:
+        """Return the head if it is to replace what a mount shows; ``None`` if not.
+
+        Another session may have found it meanwhile, and left word in the cache.
+
+        Raises:
+            CvmfsError: No server can be believed, or the head cannot be opened.
+        """
+        seen = self._watermark()
+        if seen is None or seen.revision < shown.number:
+            seen = chain.Watermark(
+                shown.root_catalog, shown.published_at_s, shown.number
+            )
+        watermark = seen
+        try:
+            manifest = self._ask_hosts(lambda: self._newer_manifest(watermark))
+            head = self._kept_or_adopted(watermark, manifest)
+        finally:
+            self._drop_early_root()
+        if head.root_catalog == shown.root_catalog or 0 < head.number <= shown.number:
+            return None
+        return head
+
+    @contextmanager
+    def root_catalog(self, revision: Revision) -> Iterator[Catalog]:
+        """Open the root catalog of a revision.
+
+        Raises:
+            CvmfsError: It cannot be had, or is none.
+        """
+        request = self._root_request(
+            revision.root_catalog,
+            revision.root_catalog_size,
+            is_alternative=revision.has_alternative_path,
+        )
+        with closing(
+            open_whole(self._objects, request, named_catalog(request))
+        ) as catalog:
+            yield catalog
+
+    @property
+    def trust(self) -> chain.TrustSettings:
+        """What is believed, and refused."""
+        return self._trust
+
+    @property
+    def blacklist(self) -> Blacklist:
+        """What the site refuses."""
+        return self._trust.blacklist
+
+    @blacklist.setter
+    def blacklist(self, blacklist: Blacklist) -> None:
+        self._trust = self._trust._replace(blacklist=blacklist)
 
     def tags(self) -> list[Tag]:
         """Return the named revisions of the head, in no order.
@@ -218,12 +277,14 @@ class RevisionSelector:
                 seen.root_catalog,
                 number=seen.revision,
                 has_alternative_path=manifest.has_alternative_path,
+                published_at_s=seen.published_at_s,
             )
         revision = Revision(
             manifest.root_catalog,
             manifest.root_catalog_size,
             number=manifest.revision,
             has_alternative_path=manifest.has_alternative_path,
+            published_at_s=manifest.published_at_s,
         )
         # Who remembered a revision that cannot be opened could not go back to the one
         # that is in the cache.
@@ -237,12 +298,8 @@ class RevisionSelector:
         if self._early_root is not None:
             self._early_root.keep()
             self._early_root = None
-        request = self._root_request(
-            revision.root_catalog,
-            revision.root_catalog_size,
-            is_alternative=revision.has_alternative_path,
-        )
-        open_whole(self._objects, request, named_catalog(request)).close()
+        with self.root_catalog(revision):
+            pass
 
     def _root_request(
         self, root_catalog: ContentHash, size_bytes: int, *, is_alternative: bool
@@ -423,7 +480,12 @@ class RevisionSelector:
             seen.revision,
             reason,
         )
-        return Revision(seen.root_catalog, number=seen.revision, is_offline=True)
+        return Revision(
+            seen.root_catalog,
+            number=seen.revision,
+            is_offline=True,
+            published_at_s=seen.published_at_s,
+        )
 
     def _watermark(self) -> chain.Watermark | None:
         seen = read_breadcrumb(self._directory, self._trust.fqrn)
