@@ -9,11 +9,13 @@ and is not required.
 
 import gc
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cvmfsexec import log
 from cvmfsexec.client.assembly import Client, User
 from cvmfsexec.client.ownership import Identity
+from cvmfsexec.client.talk_socket import Answer, take_talk_socket
 from cvmfsexec.client.updates import Updates
 from cvmfsexec.configuration.evaluate import Configuration, begin
 from cvmfsexec.configuration.locate import ConfigurationRoot
@@ -164,6 +166,22 @@ class FileServer:
         fqrn = self._repository.fqrn if given else ""
         return TracedFileSystem.open(file_system, path, fqrn)
 
+    def _hear(
+        self, client: Client, configuration: Configuration, server: FuseServer
+    ) -> None:
+        """Let the mount be talked to, if there is a place for that."""
+        socket = take_talk_socket(
+            client.settings.cache.workspace,
+            self._repository.fqrn,
+            configuration.path("CVMFS_TALK_SOCKET"),
+        )
+        if socket is not None:
+            mountpoint = self._repository.mountpoint
+            client.hear(
+                socket,
+                partial(_talk_answers, client, configuration, mountpoint, server),
+            )
+
     def _serve(self, channel: ServiceChannel) -> None:
         fqrn = self._repository.fqrn
         configuration = self._configuration(channel)
@@ -188,6 +206,7 @@ class FileServer:
             client.follow(file_system, server)
             # With several repositories, it matters whose trouble is told.
             log.speak_as(f"cvmfsexec: {fqrn}")
+            self._hear(client, configuration, server)
             gc.freeze()  # what is here now lives as long as the process
             self._can_be_absent = False
             channel.ready()
@@ -197,6 +216,23 @@ class FileServer:
             server.serve(_alarm(client.updates))
             if recording is not None:
                 recording.finish()
+
+
+def _talk_answers(
+    client: Client, configuration: Configuration, mountpoint: str, server: FuseServer
+) -> Answer:
+    """Return what answers those who talk to the mount; there are few such mounts."""
+    from cvmfsexec.client.talk_answers import TalkAnswers, TalkSubject
+
+    return TalkAnswers(
+        TalkSubject(
+            client,
+            configuration,
+            mountpoint,
+            lambda: server.requests,
+            server.faults.forget,
+        )
+    ).answer
 
 
 def _alarm(updates: Updates) -> Alarm | None:

@@ -37,6 +37,7 @@ COMMANDS = {
     "showconfig": "show each parameter with the file that set it",
     "proxy": "tell which proxies were found, from where, and how they fare",
     "host": "tell in which order servers are asked, and how they fare",
+    "talk": "talk to mounts, in the words of cvmfs_talk",
     "probe": "see whether repositories can be reached and are believed",
     "doctor": "tell what works here, what does not, and what to do about it",
     "prefetch": "fill the cache with what a job will need",

@@ -54,6 +54,7 @@ from cvmfsexec.vfs.presentation import Presentation
 
 if TYPE_CHECKING:
     from cvmfsexec.client.gauges import GaugeBoard, MeasuredServer
+    from cvmfsexec.client.talk_socket import Answer, TalkSocket
 
 
 class User(NamedTuple):
@@ -160,6 +161,7 @@ class Client:
         )
         self.presentation = _presentation(configuration, self.settings.view, user)
         self._protection = _protection(self.settings.view, user.gid)
+        self._talk_socket: TalkSocket | None = None
         self._statfs = file_system_statistics(
             self.tree, self.store, self.settings.cache.quota_limit_mb
         )
@@ -223,12 +225,25 @@ class Client:
         """
         self._revisions.serve(file_system, kernel)
 
+    def hear(self, socket: "TalkSocket", prepare: "Callable[[], Answer]") -> None:
+        """Let the mount be talked to until the client is closed.
+
+        Args:
+            socket: Where.
+            prepare: Returns what answers.
+        """
+        socket.hear(prepare)
+        self._attributes.talk_socket = socket.path
+        self._talk_socket = socket
+
     def tags(self) -> list[Tag]:
         """Return the named revisions of the repository."""
         return self.selector.tags()
 
     def close(self) -> None:
         """Let go of catalogs and cache."""
+        if self._talk_socket is not None:
+            self._talk_socket.close()
         if self._ahead is not None:
             self._ahead.close()
         self.tree.close()

@@ -97,9 +97,10 @@ class MountAttributes:
 
     def __init__(self, facts: MountFacts) -> None:
         """Take the facts; the clock of ``user.uptime`` starts now."""
-        self._facts = facts
+        self.facts = facts
         self._started_s = time.time()
         self.gauges: ServerGauges = NoServer()
+        self.talk_socket = ""
 
     def table(self) -> dict[bytes, Callable[[], str]]:
         """Return the function for each attribute, by its full name."""
@@ -142,6 +143,7 @@ class MountAttributes:
             "repo_metainfo": lambda: "manifest not available",
             "logbuffer": lambda: "",
             "fuse_requests": self._all_requests,
+            "talk_socket": lambda: self.talk_socket,
             "read_ahead": lambda: _count_lines(facts.ahead_counts()),
             "network_failures": lambda: _failure_lines(http),
         }

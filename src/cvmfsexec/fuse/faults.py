@@ -72,8 +72,13 @@ class FaultAccount:
             log.error("%d more errors like the last ones were not logged", suppressed)
         if may_log:
             log.error("%s", message)
-        if self._on_fault is not None:
-            self._on_fault(what, error)
+        if self.on_fault is not None:
+            self.on_fault(what, error)
+
+    def forget(self) -> None:
+        """Count from nothing again."""
+        with self._lock:
+            self.io_errors = self.last_io_error_s = 0
 
     def _admit(self, message: str, now_s: float) -> tuple[bool, int]:
         """Decide whether to log, and how many unlogged failures to mention first."""

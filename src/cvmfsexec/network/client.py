@@ -24,6 +24,7 @@ from cvmfsexec.network.failure import (
     failure_of_fault,
 )
 from cvmfsexec.network.resolution import ProxyAddresses
+from cvmfsexec.network.route_map import RouteMap, ShownProxy
 from cvmfsexec.network.statistics import RouteFailure, TransferStatistics
 from cvmfsexec.network.transport import FaultKind, Request, TransportFault
 
@@ -248,6 +249,71 @@ class HttpClient:
             self._downloads += 1
             self._received_bytes += received_bytes
             self._seconds += seconds
+
+    @property
+    def settings(self) -> "NetworkSettings":
+        """Whom it asks, and how patiently; see ``change``."""
+        return self._settings
+
+    def change(self, settings: "NetworkSettings") -> None:
+        """Go by other settings from now on; what is under way is not disturbed.
+
+        Raises:
+            NoRouteError: There would be no server or no proxy.
+        """
+        groups = settings.all_proxy_groups
+        if not settings.servers or not groups:
+            raise NoRouteError("no server or no proxy is configured")
+        addresses = self._addresses
+        if groups != self._settings.all_proxy_groups:
+            addresses = ProxyAddresses(groups, settings.resolution)
+        resolved = addresses.groups(self._clock())
+        transport = self._transport
+        if _patience(settings) != _patience(self._settings):
+            transport = DefaultTransport(settings)
+        with self._lock:
+            if groups != self._settings.all_proxy_groups:
+                self._fallback_order = ()
+            if settings.servers != self._settings.servers:
+                self._servers = settings.servers[: settings.servers_max or None]
+            self._settings = settings
+            self._addresses, self._groups = addresses, resolved
+            self._transport = transport
+            self._replace_routes()
+
+    def leave_proxy_group(self) -> None:
+        """Make the next group of proxies active."""
+        with self._lock:
+            self._routes.leave_group(self._clock())
+
+    def rebalance_proxies(self) -> None:
+        """Draw a proxy of the active group anew."""
+        with self._lock:
+            self._routes.rebalance()
+
+    def route_map(self) -> RouteMap:
+        """Return all routes as they are at the moment, to be shown."""
+        self._follow_addresses()
+        with self._lock:
+            active = self._routes.active
+            return RouteMap(
+                tuple(map(without_credentials, self._servers)),
+                without_credentials(active.host),
+                tuple(
+                    tuple(self._shown_proxy(member) for member in group.members)
+                    for group in self._groups
+                ),
+                without_credentials(active.proxy),
+                self._routes.group_index,
+                self._addresses.valid_for_s(self._clock()),
+            )
+
+    def _shown_proxy(self, member: str) -> ShownProxy:
+        return ShownProxy(
+            without_credentials(member),
+            without_credentials(self._addresses.named_member(member)),
+            self._addresses.is_unresolved(member),
+        )
 
     def next_host(self) -> bool:
         """Make the next server active: what this one says is not believed.
@@ -480,6 +546,10 @@ def escape_path(path: str) -> str:
         return path
     raw = path.encode("utf-8", "surrogateescape")
     return _NEEDS_ESCAPE.sub(lambda match: b"%%%02X" % ord(match[0]), raw).decode()
+
+
+def _patience(settings: "NetworkSettings") -> tuple[int, int]:
+    return settings.timeout_s, settings.timeout_direct_s
 
 
 def _repeats(status: int) -> bool:

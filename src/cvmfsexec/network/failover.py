@@ -209,6 +209,19 @@ class RouteTable:
         elif proxy == self._proxy:
             self._proxy = self._choose(alive)
 
+    @property
+    def group_index(self) -> int:
+        """Number of the active group."""
+        return self._group_index
+
+    def leave_group(self, now_s: float) -> None:
+        """Make the next group active, with all its members."""
+        self._enter_group((self._group_index + 1) % len(self._groups), now_s)
+
+    def rebalance(self) -> None:
+        """Draw a member of the active group anew."""
+        self._proxy = self._choose(self._alive())
+
     def revive_proxies(self) -> None:
         """Return to the first group with all its members."""
         if self._group_index or self._burned:

@@ -107,6 +107,10 @@ class ProxyAddresses:
                 ).start()
         return self._groups
 
+    def valid_for_s(self, now_s: float) -> float:
+        """Return for how long the addresses are not looked up again."""
+        return max(self._due_s - now_s, 0.0)
+
     def named_member(self, member: str) -> str:
         """Return a member as the configuration wrote it, for people and servers."""
         return self._name_by_member.get(member, member)
