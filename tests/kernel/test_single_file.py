@@ -14,6 +14,7 @@ import pytest
 from cvmfsexec import __version__
 from cvmfsexec.namespaces.mount_table import read_mount_table
 from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
+from tests.support.debian import minimal_system
 from tests.support.published import FQRN
 from tests.support.sessions import (
     ORDINARY_UID,
@@ -76,6 +77,16 @@ def test_more_is_mounted_from_inside_a_bare_root(single: SingleFile) -> None:
     inside = f"$CVMFSMOUNT {FQRN} && cat /cvmfs/{FQRN}/hello && $CVMFSUMOUNT {FQRN}"
     done = in_bare_root(*words, f"./cvmfsexec -- sh -c '{inside}'")
     assert (done.stdout, done.stderr) == (f"hello\nUnmounting {FQRN}\n", "")
+
+
+def test_a_minimal_debian_without_python_will_do(single: SingleFile) -> None:
+    option = f"--system={minimal_system()}"
+    words = (str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
+    script = f"! command -v python3 && ./cvmfsexec {FQRN} -- cat /cvmfs/{FQRN}/hello"
+    done = in_bare_root(option, *words, f"{script} && cat /etc/debian_version")
+    hello, version = done.stdout.splitlines()
+    assert (hello, done.stderr) == ("hello", "")
+    assert version.startswith("12.")
 
 
 def test_beside_a_read_only_place_the_temporary_directory_is_used(

@@ -21,9 +21,11 @@ from cvmfsexec.format.package import PACKAGE_BYTES_MAX, parse_package
 if TYPE_CHECKING:
     from cvmfsexec.distribution.sources import Place
 
-_LIBRARY = re.compile(
+LIBRARY = re.compile(
     rb"(?:usr/)?lib(?:64)?/(?:[a-z0-9_]+-linux-gnu[a-z0-9_]*/)?([^/]+\.so[^/]*)"
 )
+"""Where packages have shared libraries; the group is the name."""
+
 _LIBC = "libc.so.6"
 _LIBC_VERSION = re.compile(rb"GNU C Library [^\n]{0,200}version 2\.([0-9]{1,3})\b")
 
@@ -127,7 +129,7 @@ def _libraries(target: Target, place: "Place", means: Means) -> dict[str, bytes]
         package = parse_package(data)
     except (FormatError, IntegrityError) as error:
         raise type(error)(f"{place}: {error}", hint=error.hint) from error
-    found = libraries_among(package.entries, _LIBRARY)
+    found = libraries_among(package.entries, LIBRARY)
     for name, content in list(found.items()):
         machine = machine_of(content)
         if not machine:
