@@ -17,7 +17,6 @@ from cvmfsexec.errors import ConfigurationError, CvmfsError, NamespaceError
 from cvmfsexec.namespaces.plan import (
     Interface,
     Service,
-    ServiceChannel,
     SessionChannel,
     SessionPlan,
 )
@@ -65,6 +64,7 @@ class ExecRequest(NamedTuple):
         is_on_demand: Others are mounted when something of them is used first.
         pins: Revisions that were asked for, by the names of their repositories.
         status_out: As in ``SessionPlan``: the session outlasts its command.
+        recording: Descriptor that file servers append what they count to; -1 for none.
     """
 
     repositories: tuple[str, ...]
@@ -83,6 +83,7 @@ class ExecRequest(NamedTuple):
     is_on_demand: bool = False
     pins: Mapping[str, "Pin"] = MappingProxyType({})
     status_out: int = -1
+    recording: int = -1
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -345,14 +346,21 @@ class _Attempt(NamedTuple):
             partial(self._serve, fqrn, place, way),
             self._after(first if is_after else ""),
             place_of(fqrn),
+            takes_leave=self._is_recorded,
         )
+
+    @property
+    def _is_recorded(self) -> bool:
+        """Whether file servers append what they count; the original client does not."""
+        is_ours = self.root is not None and not self.root.wants_original_client
+        return is_ours and self.request.recording >= 0
 
     def _after(self, first: str) -> tuple[str, ...]:
         names = (first, _ON_DEMAND if self.request.is_on_demand else "")
         return tuple(name for name in names if name)
 
     def _serve(
-        self, fqrn: str, place: "_Place", way: "HostWay | None", channel: ServiceChannel
+        self, fqrn: str, place: "_Place", way: "HostWay | None", channel: SessionChannel
     ) -> int:
         """Be a file server, in its own process."""
         from cvmfsexec.file_server import FileServer, Host, ServedRepository
@@ -372,10 +380,17 @@ class _Attempt(NamedTuple):
         )
         mount = mount_fuse if way is None else way.mount_call
         repository = ServedRepository(fqrn, *place)
+        recording = None
+        if request.recording >= 0:
+            from cvmfsexec.client.recording import Recording
+
+            recording = Recording(request.recording, channel.wait_for_farewell)
         server = FileServer
         if self.root.wants_original_client:
             from cvmfsexec.original_client import OriginalServer as server  # noqa: N813
-        return server(repository, host, self.exit_status_of, mount).run(channel)
+        return server(repository, host, self.exit_status_of, mount, recording).run(
+            channel
+        )
 
     def _on_demand(self) -> Service:
         """Return the server of the directory in which the others mount."""

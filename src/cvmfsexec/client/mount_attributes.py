@@ -104,7 +104,7 @@ class MountAttributes:
 
     def table(self) -> dict[bytes, Callable[[], str]]:
         """Return the function for each attribute, by its full name."""
-        facts = self._facts
+        facts = self.facts
         http = facts.http
         values: dict[str, Callable[[], str]] = {
             "fqrn": lambda: facts.fqrn,
@@ -150,7 +150,7 @@ class MountAttributes:
         return {b"user." + name.encode(): value for name, value in values.items()}
 
     def _expires(self) -> str:
-        expires_in_s = self._facts.shown.expires_in_s()
+        expires_in_s = self.facts.shown.expires_in_s()
         if expires_in_s is None:
             return "never (fixed root catalog)"
         return str(int(expires_in_s) // 60)
@@ -162,28 +162,28 @@ class MountAttributes:
         return _count_lines(dict(sorted(self.gauges.requests.items())))
 
     def _hit_rate(self) -> str:
-        opened_count = self._facts.fetcher.opened_count
+        opened_count = self.facts.fetcher.opened_count
         if not opened_count:
             return "n/a"
-        hit_count = opened_count - self._facts.fetcher.missed_count
+        hit_count = opened_count - self.facts.fetcher.missed_count
         return f"{100 * hit_count / opened_count:.3f}"
 
     def _cleanings(self) -> str:
-        quota = self._facts.quota
+        quota = self.facts.quota
         return "-1" if quota is None else str(quota.cleanings_within(_DAY_S))
 
     def _speed(self) -> str:
-        statistics = self._facts.http.statistics
+        statistics = self.facts.http.statistics
         if not statistics.seconds:
             return "n/a"
         return str(int(statistics.received_bytes / 1024 / statistics.seconds))
 
     def _external_host(self) -> str:
-        external = self._facts.external_http
+        external = self.facts.external_http
         return external.active_host if external else ""
 
     def _repository_counters(self) -> str:
-        return counter_lines(self._facts.tree.catalog(self._facts.tree.root).counters())
+        return counter_lines(self.facts.tree.catalog(self.facts.tree.root).counters())
 
 
 def _proxy_lines(http: HttpClient | None) -> str:

@@ -178,6 +178,7 @@ class Fetcher:
             os.close(damaged)
 
     def _note_wait(self, request: ObjectRequest, seconds: float) -> None:
+        log.debug("object %s came in %.3f s", request.content_hash, seconds)
         if self._slowest is None:
             from cvmfsexec.fetch.slowest import SlowestObjects
 

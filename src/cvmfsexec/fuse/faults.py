@@ -27,6 +27,7 @@ class FaultAccount:
     Attributes:
         io_errors: Number of requests answered by EIO.
         last_io_error_s: When the last of them was, seconds since 1970; 0 for never.
+        on_fault: As given.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class FaultAccount:
         """
         self.io_errors = 0
         self.last_io_error_s = 0
-        self._on_fault = on_fault
+        self.on_fault = on_fault
         self._clock = clock
         self._lock = threading.Lock()
         self._period_start_s = float("-inf")

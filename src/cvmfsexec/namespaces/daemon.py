@@ -8,6 +8,7 @@ its ``keeper`` then takes the mount away, as after any other end.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from signal import Signals
 from typing import NamedTuple, NoReturn
@@ -106,6 +107,11 @@ class _DaemonChannel:
             return
         failure = Message(Topic.FAILED, self._name, status, text=message, hint=hint)
         messages.send(self._report, failure)
+
+    def wait_for_farewell(self, timeout_s: float) -> bool:
+        """Nobody says it: there is no session."""
+        time.sleep(timeout_s)
+        return False
 
     def absent(self) -> None:
         """Nothing that is mounted alone can be done without."""

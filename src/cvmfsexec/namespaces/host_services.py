@@ -148,7 +148,8 @@ class HostServices:
         return self._repeats.is_repeat(number, signals.Source.SUPERVISOR)
 
     def end(self) -> None:
-        """Kill all that are left; they have nothing to save."""
+        """Let go who takes leave, and kill all others: they have nothing to save."""
+        self._let_leave()
         for pid in self._services.pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, Signals.SIGKILL)
@@ -165,6 +166,19 @@ class HostServices:
         # What was announced and is not wanted any more would kill us unblocked.
         while signal.sigtimedwait({Signals.SIGIO}, 0):
             pass
+
+    def _let_leave(self) -> None:
+        self._services.say_goodbye()
+        deadline_s = time.monotonic() + GRACE_S
+        for pid in self._services.leaving_pids:
+            while True:
+                ended, wait_status = os.waitpid(pid, os.WNOHANG)
+                left_s = deadline_s - time.monotonic()
+                if ended:
+                    self._services.note_end(pid, wait_status)
+                if ended or left_s <= 0:
+                    break
+                signal.sigtimedwait({Signals.SIGCHLD}, left_s)
 
     def _wiring(self) -> service.Wiring:
         return service.Wiring(

@@ -265,7 +265,9 @@ class _Init:
             self._part(Message(Topic.ENDED, number=0))
         self._ears.heed()
         if self._parting is not None and not self._reception.has_guests:
-            self._verdict = self._verdict or self._parting
+            self._services.say_goodbye()
+            if not self._services.leaving_pids:
+                self._verdict = self._verdict or self._parting
 
     def _heed_supervisor(self) -> None:
         for number in _drain(self._assignment.control):

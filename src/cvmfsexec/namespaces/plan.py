@@ -47,6 +47,15 @@ class SessionChannel(ServiceChannel, Protocol):
     def requests(self) -> int:
         """Where to request from init, for a service that may; otherwise -1."""
 
+    def wait_for_farewell(self, timeout_s: float) -> bool:
+        """Wait for the session's end, which comes only to a service that takes leave.
+
+        After ``ready``, from one thread. The service is then to end soon by itself.
+
+        Returns:
+            Whether it has come; else the time is over.
+        """
+
     def named(self, name: str) -> None:
         """Say what a short name stands for, in place of a service of that name."""
 
@@ -71,6 +80,7 @@ class Service(NamedTuple):
         may_request: It can make requests, as a payload can.
         is_brief: Its process may end as soon as it is ready; what it has mounted is
             served by another.
+        takes_leave: It is told of the end of the session, and waited for.
     """
 
     name: str
@@ -79,6 +89,7 @@ class Service(NamedTuple):
     mountpoint: str = ""
     may_request: bool = False
     is_brief: bool = False
+    takes_leave: bool = False
 
 
 class MountPlaces(Protocol):

@@ -14,6 +14,7 @@ from cvmfsexec.namespaces.plan import Service
 ROOT_STANDS = b"r"
 DEPENDENCIES_READY = b"d"
 DEPENDENCY_ABSENT = b"a"
+FAREWELL = b"f"
 
 
 class Wiring(NamedTuple):
@@ -86,12 +87,27 @@ class PipeChannel:
         """Say what another process has said."""
         messages.send(self._wiring.messages, answer._replace(sender=self._name))
 
+    def wait_for_farewell(self, timeout_s: float) -> bool:
+        """Wait for the session's end; whether it has come."""
+        import select
+
+        events = self._wiring.events
+        if (
+            FAREWELL not in self._happened
+            and select.select([events], [], [], timeout_s)[0]
+        ):
+            self._hear()
+        return FAREWELL in self._happened
+
     def _wait_for(self, *events: bytes) -> None:
         while not any(event in self._happened for event in events):
-            happened = os.read(self._wiring.events, 8)
-            if not happened:
-                os._exit(1)  # init is gone, and nobody waits for a service any more
-            self._happened += happened
+            self._hear()
+
+    def _hear(self) -> None:
+        happened = os.read(self._wiring.events, 8)
+        if not happened:
+            os._exit(1)  # init is gone, and nobody waits for a service any more
+        self._happened += happened
 
 
 def become_service(service: Service, wiring: Wiring, origin: Origin) -> NoReturn:

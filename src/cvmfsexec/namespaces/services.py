@@ -25,7 +25,7 @@ class Stage(Enum):
     READY = "ready"
     ABSENT = "absent"  # the session does without it
     FAILED = "failed"  # it said so to its requester
-    LEAVING = "leaving"  # it was unmounted, and its end is expected
+    LEAVING = "leaving"  # its end is expected
 
 
 class _Running:
@@ -78,6 +78,15 @@ class Services:
     def pids(self) -> tuple[int, ...]:
         """Processes whose end was not noted yet."""
         return tuple(self._by_pid)
+
+    @property
+    def leaving_pids(self) -> tuple[int, ...]:
+        """Processes of those that take leave and have not ended yet."""
+        return tuple(
+            pid
+            for pid, running in self._by_pid.items()
+            if running.service.takes_leave and running.stage is Stage.LEAVING
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -149,6 +158,13 @@ class Services:
     def let_leave(self, name: str) -> None:
         """Expect the end of one whose mount was taken away."""
         self._by_name.pop(name).stage = Stage.LEAVING
+
+    def say_goodbye(self) -> None:
+        """Tell those that take leave of the session's end."""
+        for running in self._by_pid.values():
+            if running.service.takes_leave and running.stage is Stage.READY:
+                running.stage = Stage.LEAVING
+                messages.send_bytes(running.events, service.FAREWELL)
 
     def heed(self, message: Message) -> None:
         """Take note of what a service says."""
