@@ -15,12 +15,14 @@ SOURCES = ROOT / "src/cvmfsexec"
 
 TARGETS = {
     "apptainer/installation.py": {"container_settings"},
+    "apptainer/command_line.py": {"singcvmfs_command_line"},
     "cache/breadcrumb.py": {"breadcrumb"},
     "cache/ledger_format.py": {"ledger"},
     "catalog/database.py": {"catalog", "file_system", "history", "reflog"},
     "catalog/history.py": {"history"},
     "catalog/reader.py": {"catalog", "file_system"},
     "cli/exec_cmd.py": {"command_line"},
+    "cli/fusemount_cmd.py": {"singcvmfs_command_line"},
     "cli/makedist_cmd.py": {"makedist_command_line"},
     "cli/mount_words.py": {"mount_command_line"},
     "cli/mountrepo_cmd.py": {"mount_command_line"},
@@ -63,6 +65,7 @@ TARGETS = {
     "fuse/negotiation.py": {"fuse_request"},
     "fuse/operations.py": {"fuse_request"},
     "fuse/permissions.py": {"fuse_request"},
+    "fusemount/handover.py": {"handover"},
     "namespaces/meeting.py": {"session_card"},
     "namespaces/messages.py": {"session_message"},
     "namespaces/mount_table.py": {"mount_table"},

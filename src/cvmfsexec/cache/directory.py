@@ -51,6 +51,7 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 _OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _REST_S = 60.0
+_CLEANINGS_MAX = 2
 
 _T = TypeVar("_T")
 
@@ -224,18 +225,19 @@ class DirectoryStore:
             )
 
     def trying_for_room(self, size_bytes: int, call: Callable[[], _T]) -> _T:
-        """Make a system call; if the disk is full, once more after making room.
+        """Make a system call; if the disk is full, again after making room.
 
         Raises:
-            OSError: As the second one.
+            OSError: As the last one.
         """
-        try:
-            return call()
-        except OSError as error:
-            if error.errno not in _DISK_IS_FULL or isinstance(error, BeyondLimitError):
-                raise
-            if not self.quota.make_room_on_disk(size_bytes):
-                raise
+        for _ in range(_CLEANINGS_MAX):
+            try:
+                return call()
+            except OSError as error:
+                if error.errno not in _DISK_IS_FULL:
+                    raise
+                if not self.quota.make_room_on_disk(size_bytes):
+                    raise
         return call()
 
     def publish(

@@ -53,28 +53,28 @@ def recount(
     _correct(ledger, total_bytes - visible_bytes)
 
 
-def evict(directory: int, ledger: Ledger, target_of: Callable[[int], int]) -> int:
+def evict(directory: int, ledger: Ledger, target_bytes: int) -> int:
     """Remove objects, least recently used first; the caller has the broom.
 
     Args:
         directory: Descriptor of the cache directory.
         ledger: Its ledger.
-        target_of: Tells down to how many bytes to go, given how many there are.
+        target_bytes: How many bytes may stay.
 
     Returns:
-        How many bytes there are now.
+        How many bytes were removed.
 
     Raises:
         OSError: As ``Ledger.locked``.
     """
     survey = _Survey(directory, _visible_bytes(ledger), _pinned_paths(ledger))
     used_bytes = _correct(ledger, survey.total_bytes - survey.visible_before_bytes)
-    target_bytes = target_of(used_bytes)
     if used_bytes <= target_bytes or not survey.keys:
-        return used_bytes
+        return 0
     with ledger.locked() as book:
         cleaned_at_s = (*book.summary.cleaned_at_s, int(time.time()))
         book.write_summary(book.summary._replace(cleaned_at_s=cleaned_at_s))
+    freed_bytes = 0
     latest = survey.latest_to_remove(used_bytes - target_bytes)
     for prefix in PREFIXES:
         names = [
@@ -84,10 +84,11 @@ def evict(directory: int, ledger: Ledger, target_of: Callable[[int], int]) -> in
         ]
         for start in range(0, len(names), _BATCH):
             batch = names[start : start + _BATCH]
-            used_bytes = _remove(directory, ledger, batch, target_bytes)
+            removed_bytes, used_bytes = _remove(directory, ledger, batch, target_bytes)
+            freed_bytes += removed_bytes
             if used_bytes <= target_bytes:
-                return used_bytes
-    return used_bytes
+                return freed_bytes
+    return freed_bytes
 
 
 class _Survey:
@@ -145,8 +146,12 @@ def _correct(ledger: Ledger, by_bytes: int) -> int:
 
 def _remove(
     directory: int, ledger: Ledger, batch: list[tuple[str, int]], target_bytes: int
-) -> int:
-    """Remove objects until few enough bytes are left; return how many are."""
+) -> tuple[int, int]:
+    """Remove objects until few enough bytes are left.
+
+    Returns:
+        How many bytes were removed, and how many are left.
+    """
     with ledger.locked() as book:
         pinned = {name.cache_path() for name in book.in_use()}
         left_bytes = book.used_bytes
@@ -159,4 +164,4 @@ def _remove(
                     os.unlink(path, dir_fd=directory)
                     freed_bytes += size_bytes
         book.add_to_base(-freed_bytes)
-        return book.used_bytes
+        return freed_bytes, book.used_bytes

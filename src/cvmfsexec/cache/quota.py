@@ -45,6 +45,7 @@ WAIT_S = 2.0
 REST_S = 10.0
 """How long to wait for who makes room; how long not to wait (or try) after that."""
 
+_SWEEPS_MAX = 3
 _PAUSE_MIN_S = 0.001
 _PAUSE_MAX_S = 0.05
 _BROOM_WAIT_S = 60.0
@@ -177,7 +178,8 @@ class Quota:
             while time.monotonic() < deadline_s:
                 with self._ledger.broom() as is_ours:
                     if is_ours:
-                        return self._evict(lambda _used: target_bytes) <= target_bytes
+                        self._evict(target_bytes)
+                        return self.used_bytes() <= target_bytes
                 if self.used_bytes() <= target_bytes:
                     return True
                 time.sleep(_PAUSE_MAX_S)
@@ -247,14 +249,12 @@ class Quota:
         if not self.would_keep(size_bytes) or not self.limit_bytes:
             return False
 
-        def target_of(used_bytes: int) -> int:
-            return used_bytes - max(used_bytes // _DISK_SHARE, 4 * size_bytes)
-
         with contextlib.suppress(OSError), self._drawing:
             before_bytes = self.used_bytes()
+            wanted_bytes = max(before_bytes // _DISK_SHARE, 4 * size_bytes)
             with self._ledger.broom() as is_ours:
                 if is_ours:
-                    return self._evict(target_of) < before_bytes
+                    return self._evict(max(0, before_bytes - wanted_bytes)) > 0
             return self._wait(lambda: self.used_bytes() < before_bytes)
         return False
 
@@ -294,25 +294,28 @@ class Quota:
             return True
 
     def _make_room(self, size_bytes: int) -> bool:
-        with self._ledger.broom() as is_ours:
-            if is_ours:
-                with self._ledger.locked() as book:
-                    if self._grant(book, size_bytes):
-                        return True  # another one was just done
-                    limit_bytes = book.limit_bytes
-                self._evict(lambda _used: limit_bytes // 2)
-                return self._draw_last(size_bytes)
-        return self._wait(partial(self._try_draw, size_bytes))
+        for _ in range(_SWEEPS_MAX):
+            with self._ledger.broom() as is_ours:
+                if not is_ours:
+                    return self._wait(partial(self._try_draw, size_bytes))
+                if self._try_draw(size_bytes):
+                    return True  # another cleaning has just ended
+                freed_bytes = self._evict(self.binding_limit_bytes() // 2)
+                if self._try_draw(size_bytes):
+                    return True
+                if not freed_bytes:
+                    self._despair()
+                    return False
+        self._rest()  # others are faster, or have large objects under way
+        return False
 
     def _try_draw(self, size_bytes: int) -> bool:
         with self._ledger.locked() as book:
             return self._grant(book, size_bytes)
 
-    def _draw_last(self, size_bytes: int) -> bool:
-        """Draw after a cleaning; if that brought nothing, nobody tries for a while."""
+    def _despair(self) -> None:
+        """Let nobody try to make room for a while, as what is left is in use."""
         with self._ledger.locked() as book:
-            if self._grant(book, size_bytes):
-                return True
             until_s = int(time.time() + REST_S)
             book.write_summary(book.summary._replace(hopeless_until_s=until_s))
         self._rest()
@@ -323,11 +326,10 @@ class Quota:
                 "what does not fit is read without being kept",
                 self._path,
             )
-        return False
 
-    def _evict(self, target_of: Callable[[int], int]) -> int:
+    def _evict(self, target_bytes: int) -> int:
         self._tidy()
-        return evict(self._directory, self._ledger, target_of)
+        return evict(self._directory, self._ledger, target_bytes)
 
     def _wait(self, is_done: Callable[[], bool]) -> bool:
         """Wait for another who makes room, but not for long."""
@@ -355,7 +357,7 @@ class Quota:
                     limit_bytes = book.limit_bytes
                     is_too_much = 0 < limit_bytes < book.used_bytes
                 if is_too_much and not self._closing.is_set():
-                    self._evict(lambda _used: limit_bytes // 2)
+                    self._evict(limit_bytes // 2)
 
     def _pace(self) -> bool:
         return not self._closing.wait(_COUNT_PAUSE_S)
