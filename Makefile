@@ -5,7 +5,8 @@ SOURCES = src tests fuzz bench
 PROSE = README.md CHANGELOG.md SECURITY.md docs
 SCRIPTS = scripts .ci Makefile
 TOOLS_OF_TESTS = apptainer busybox crun debootstrap fuse2fs fusermount3 gcc getfattr \
-  git gpg gpg-agent gpgv mkfs.ext4 nginx ps rpmbuild setpriv squid strace
+  git gpg gpg-agent gpgv libfuse3-dev mkfs.ext4 munged nginx pkg-config ps rpmbuild \
+  setpriv slurmctld slurmd squid srun strace
 
 setup:
 	@scripts/setup

@@ -11,8 +11,8 @@ import pytest
 from cvmfsexec.namespaces.mount_table import read_mount_table
 from tests.support.published import FQRN
 from tests.support.sessions import Caller, skip_unless_possible, wait_until
-from tests.support.single_file import SingleFile, copied, made_single_file
-from tests.support.slurm import Cluster, cluster
+from tests.support.single_file import SingleFile, made_single_file
+from tests.support.slurm import Cluster, cluster, give_to_user
 
 pytestmark = pytest.mark.kernel
 
@@ -42,8 +42,9 @@ def single(
 def file(single: SingleFile, slurm: Cluster) -> Path:
     """A copy of it in a new directory of the user's."""
     place = Path(tempfile.mkdtemp(dir=slurm.top / "jobs"))
-    place.chmod(0o755)
-    return copied(single.file, place / "job")
+    file = shutil.copy(single.file, place / "cvmfsexec")
+    give_to_user(place)
+    return Path(file)
 
 
 def test_a_step_reads_a_repository(slurm: Cluster, file: Path) -> None:

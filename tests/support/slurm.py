@@ -1,10 +1,13 @@
 """A Slurm cluster of one node, which one ordinary user runs in one directory.
 
+Slurm wants its user to have a name. Root has ``nobody`` run it; everybody else has one.
+
 Source: slurm.conf(5); no service of the machine is used, and no fixed port.
 """
 
 import contextlib
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -15,12 +18,12 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.commands import give_to_ordinary_user, plain_environment
-from tests.support.sessions import Caller, wrap
+from tests.support.commands import plain_environment
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sinfo", "srun", "sbatch")
 _PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 _PATIENCE_S = 60
+_NOBODY = 65534
 _CONFIGURATION = """\
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -65,7 +68,7 @@ class Cluster(NamedTuple):
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command of Slurm's, such as ``srun``, to its end, as the user."""
         return subprocess.run(
-            wrap(words, Caller.ORDINARY),
+            _as_user(words),
             capture_output=True,
             text=True,
             check=False,
@@ -87,7 +90,7 @@ def cluster(top: Path) -> Iterator[Cluster]:
     (top / "munge/key").write_bytes(os.urandom(128))
     (top / "munge/key").chmod(0o400)
     (top / "slurm.conf").write_text(_configuration(top))
-    give_to_ordinary_user(top)
+    give_to_user(top)
     munge = (
         *("munged", "--foreground", "--force", f"--socket={top}/munge/s"),
         *(
@@ -102,19 +105,31 @@ def cluster(top: Path) -> Iterator[Cluster]:
         yield Cluster(top)
 
 
+def give_to_user(top: Path) -> None:
+    """Let the cluster's user own a tree."""
+    if os.geteuid() == 0:
+        user = pwd.getpwuid(_uid())
+        for path in (top, *top.rglob("*")):
+            os.lchown(path, user.pw_uid, user.pw_gid)
+
+
+def _uid() -> int:
+    return os.geteuid() or _NOBODY
+
+
+def _as_user(words: tuple[str, ...]) -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return words
+    user = pwd.getpwuid(_uid())
+    ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    return ("setpriv", *ids, *words)
+
+
 def _configuration(top: Path) -> str:
     controller_port, daemon_port = _free_ports(2)
-    owner = subprocess.run(
-        wrap(("id", "-un"), Caller.ORDINARY),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if owner.returncode != 0:
-        pytest.skip("Slurm wants a user that has a name")
     return _CONFIGURATION.format(
         host=socket.gethostname().partition(".")[0],
-        user=owner.stdout.strip(),
+        user=pwd.getpwuid(_uid()).pw_name,
         controller_port=controller_port,
         daemon_port=daemon_port,
         top=top,
@@ -132,7 +147,7 @@ def _free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def _daemon(line: tuple[str, ...], top: Path) -> Iterator[None]:
     process = subprocess.Popen(
-        wrap(line, Caller.ORDINARY),
+        _as_user(line),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
