@@ -88,14 +88,14 @@ class CommandLine(NamedTuple):
         global_options: Before the command.
         command: One word, or two with ``instance``.
         options: Of the command.
-        image: What the container is made of; empty if the command has none.
+        image: What the container is made of; ``None`` if the command has none.
         arguments: What follows it.
     """
 
     global_options: tuple[str, ...]
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
-    image: str = ""
+    image: str | None = None
     arguments: tuple[str, ...] = ()
 
     @property
@@ -117,7 +117,7 @@ class CommandLine(NamedTuple):
 
     def words(self, additions: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return the words for the container program, with more options."""
-        image = (self.image,) if self.image else ()
+        image = () if self.image is None else (self.image,)
         return (
             *self.global_options,
             *self.command,
@@ -186,7 +186,7 @@ def _with_image(
             break
         position += _takes_next(word)
     options, rest = rest[:position], rest[position:]
-    image, arguments = (rest[0], rest[1:]) if rest else ("", ())
+    image, arguments = (rest[0], rest[1:]) if rest else (None, ())
     return CommandLine(global_options, command, options, image, arguments)
 
 
