@@ -12,7 +12,7 @@ file, and keeps it alone; whoever needs the sum adds them up.
 * **Charged before it is written.** Bytes are only written to the directory if they were
   charged to the account, under the lock of the whole ledger, and all charges together
   stay below the limit. An account is charged in advance for some small objects, so that
-  most of them cost one write of 64 bytes and no lock.
+  most of them cost two writes of 64 bytes and no lock.
 * **The file is a hint.** If it is missing, damaged or cut off, the next who looks makes
   it anew from an estimate, and the cache is counted in the background. Who finds his
   account gone writes it again.
@@ -26,6 +26,7 @@ Threads: any. ``_turn`` is held by the thread that has the lock of the ledger;
 """
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -68,6 +69,13 @@ class Book:
         self._number = number  # of our own account
         self.accounts: dict[int, Account] = {}
         self.summary = Summary(0)
+
+    def has(self, own: Account) -> bool:
+        """Whether our account stands in the file as it ought to."""
+        record = os.pread(
+            self._file, ledger_format.ACCOUNT_BYTES, _account_start(self._number)
+        )
+        return record == own.serialize()
 
     def read(
         self, own: Account, estimate: Callable[[], Usage], *, is_new: bool
@@ -234,14 +242,12 @@ class Ledger:
             OSError: It cannot be had, or not within ``LOCK_PATIENCE_S``.
         """
         if not self._turn.acquire(timeout=LOCK_PATIENCE_S):
-            raise TimeoutError("another thread keeps the ledger")
+            raise TimeoutError(errno.ETIMEDOUT, "another thread keeps the ledger")
         try:
             file, is_new = self._lock()
             try:
                 book = Book(file, self._number)
-                with self._mutex:
-                    self._write_released()
-                    book.read(self._account, self._estimate, is_new=is_new)
+                self._settle(book, is_new=is_new)
                 yield book
             finally:
                 byte_locks.unlock(file, _LEDGER_LOCK)
@@ -299,13 +305,12 @@ class Ledger:
         """Take notice of whether it became visible; else it is charged as before."""
         with self._mutex:
             account = self._account
-            linking_bytes = account.linking_bytes - size_bytes
-            self._account = account._replace(linking_bytes=linking_bytes)
-            if not is_new:
-                stored_bytes = account.stored_bytes - size_bytes
-                self._account = self._account._replace(stored_bytes=stored_bytes)
-                with contextlib.suppress(OSError):  # it will be counted anew
-                    self._write()
+            self._account = account._replace(
+                stored_bytes=account.stored_bytes - (0 if is_new else size_bytes),
+                linking_bytes=account.linking_bytes - size_bytes,
+            )
+            with contextlib.suppress(OSError):  # it will be counted anew
+                self._write()
 
     def count_removed(self, size_bytes: int) -> None:
         """Count an object that was there and is not any more."""
@@ -368,23 +373,49 @@ class Ledger:
             is_new = self._file is None
             file = self._open()
             _wait_for_lock(file)
-            status = os.stat(FILE_NAME, dir_fd=self._directory, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) == self._identity:
+            if self._is_still_there():
                 if is_new:
                     self._register(file)
                 return file, is_new
             self._leave()  # it was deleted, or another one took its place
-        raise OSError("the ledger does not stay")
+        raise OSError(errno.ESTALE, "the ledger does not stay")
+
+    def _is_still_there(self) -> bool:
+        try:
+            status = os.stat(FILE_NAME, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     def _open(self) -> int:
         if self._file is None:
             if self._is_closed:
-                raise OSError("the cache is closed")
+                raise OSError(errno.EBADF, "the cache is closed")
             file = os.open(FILE_NAME, _FLAGS, 0o600, dir_fd=self._directory)
             status = os.fstat(file)
             self._identity = (status.st_dev, status.st_ino)
             self._file = file
         return self._file
+
+    def _settle(self, book: Book, *, is_new: bool) -> None:
+        """Read the ledger, and write into it again what is ours and was lost."""
+        with self._mutex:
+            self._write_released()
+            is_lost = not book.has(self._account)
+            if is_lost:
+                # Whoever made the ledger anew has counted what we had stored.
+                charged_bytes = self._account.charged_bytes - self._account.stored_bytes
+                self._account = self._account._replace(
+                    charged_bytes=charged_bytes, stored_bytes=0
+                )
+            book.read(self._account, self._estimate, is_new=is_new)
+            if is_lost and not is_new and self._file is not None:
+                self._write_all_pins(self._file)
+
+    def _write_all_pins(self, file: int) -> None:
+        with contextlib.suppress(OSError):  # no room: nothing is pinned then
+            page = ledger_format.serialize_pins(self._pins)
+            os.pwrite(file, page, _page_start(self._number))
 
     def _register(self, file: int) -> None:
         """Take an account that belongs to none of the living."""
@@ -392,12 +423,12 @@ class Ledger:
             if byte_locks.try_lock(file, _ACCOUNT_LOCKS + number):
                 break
         else:
-            raise OSError(f"the cache has {ledger_format.ACCOUNTS_MAX} users already")
+            self._leave()
+            count = ledger_format.ACCOUNTS_MAX
+            raise OSError(errno.EUSERS, f"the cache has {count} users already")
         with self._mutex:
             self._number = number
-            with contextlib.suppress(OSError):  # no room: nothing is pinned then
-                page = ledger_format.serialize_pins(self._pins)
-                os.pwrite(file, page, _page_start(number))
+            self._write_all_pins(file)
 
     def _leave(self) -> None:
         with self._mutex:
@@ -427,7 +458,7 @@ def _wait_for_lock(file: int) -> None:
     deadline_s = time.monotonic() + LOCK_PATIENCE_S
     while not byte_locks.try_lock(file, _LEDGER_LOCK):
         if time.monotonic() > deadline_s:
-            raise TimeoutError("another process keeps the ledger")
+            raise TimeoutError(errno.ETIMEDOUT, "another process keeps the ledger")
         time.sleep(_PAUSE_S)
 
 

@@ -1,0 +1,324 @@
+"""The ledger when something happens to it: hostile hands, other file systems."""
+
+import errno
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cvmfsexec.cache import byte_locks, eviction, ledger, ledger_format, quota
+from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.ledger_format import ACCOUNTS_START, Account, Summary
+from cvmfsexec.format.digest import ContentHash
+from tests.support.store_contract import content_of, put
+
+LIMIT = 100_000
+SIZE = 10_000
+
+
+def name(number: int) -> ContentHash:
+    return ContentHash.of(b"%d" % number)
+
+
+def fill(store: DirectoryStore, numbers: range) -> None:
+    for number in numbers:
+        assert content_of(put(store, name(number), bytes(SIZE))) == bytes(SIZE)
+
+
+def true_bytes(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.glob("??/*"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DirectoryStore]:
+    store = DirectoryStore.open(str(root), LIMIT)
+    yield store
+    store.close()
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, ACCOUNTS_START + 10)
+
+
+def _fill_with_garbage(path: Path) -> None:
+    path.write_bytes(os.urandom(path.stat().st_size))
+
+
+def _fill_with_zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _replace_by_another(path: Path) -> None:
+    path.rename(path.with_name("away"))
+    path.write_bytes(Summary(12345, 1_700_000_000).serialize())
+
+
+def _forge(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(Summary(-(10**15), 2**62, 2**62, 4096).serialize())
+
+
+DAMAGES = (
+    *(_delete, _truncate, _cut, _fill_with_garbage, _fill_with_zeros),
+    *(_replace_by_another, _forge),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damage_under_two_processes_does_no_harm(
+    root: Path, damage: Callable[[Path], None]
+) -> None:
+    """The limit may be passed by what was granted before, and holds again after."""
+    stores = [DirectoryStore.open(str(root), LIMIT) for _ in range(2)]
+    pins = [store.pin(name(1000 + n)) for n, store in enumerate(stores)]
+    fill(stores[0], range(4))
+    fill(stores[1], range(4, 8))
+    damage(root / ledger.FILE_NAME)
+    for store in stores:
+        fill(store, range(8, 20))
+    if damage is not _forge:
+        assert true_bytes(root) <= LIMIT
+    assert stores[0].quota.in_use() == {name(1000), name(1001)}
+    third = DirectoryStore.open(str(root), LIMIT)
+    assert third.quota.clean(LIMIT // 4)  # counts, too
+    fill(third, range(20, 40))
+    assert third.used_bytes() == true_bytes(root) <= LIMIT
+    for store in (*stores, third):
+        store.close()
+    for pin in pins:
+        pin.release()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=9000), st.integers(0, 9000))
+def test_any_bytes_in_the_ledger_are_survived(data: bytes, at: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory) / "cache"
+        store = DirectoryStore.open(str(root), LIMIT)
+        fill(store, range(3))
+        with (root / ledger.FILE_NAME).open("r+b") as file:
+            file.seek(at)
+            file.write(data)
+        fill(store, range(3, 6))
+        other = DirectoryStore.open(str(root), LIMIT)
+        fill(other, range(6, 12))
+        assert other.quota.used_bytes() >= 0
+        assert other.quota.pinned_bytes() == 0
+        assert other.quota.cleanings_within(10) >= 0
+        assert other.quota.clean(0)
+        assert true_bytes(root) == 0
+        other.close()
+        store.close()
+
+
+def test_a_directory_in_place_of_the_ledger(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / ledger.FILE_NAME).mkdir(parents=True)
+    root.chmod(0o700)
+    store = DirectoryStore.open(str(root), LIMIT)
+    fill(store, range(3))
+    assert true_bytes(root) == 0
+    assert len(caplog.records) == 1
+    pin = store.pin(name(1))
+    pin.release()
+    assert store.quota.cleanings_within(10) == 0
+    assert not store.quota.clean(-1)
+    store.close()
+
+
+def test_a_link_in_place_of_the_ledger_is_not_followed(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root.mkdir(mode=0o700)
+    (tmp_path / "victim").write_bytes(b"precious")
+    (root / ledger.FILE_NAME).symlink_to(tmp_path / "victim")
+    store = DirectoryStore.open(str(root), LIMIT)
+    fill(store, range(3))
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert len(caplog.records) == 1
+    store.close()
+
+
+def test_objects_that_others_delete_are_noticed_when_it_matters(
+    store: DirectoryStore, root: Path
+) -> None:
+    fill(store, range(9))
+    for number in range(8):
+        (root / name(number).cache_path()).unlink()
+    assert store.used_bytes() == 9 * SIZE
+    fill(store, range(20, 28))
+    assert true_bytes(root) == store.used_bytes() == 9 * SIZE
+    assert store.quota.cleanings_within(60) == 0
+
+
+def test_a_cache_from_before_there_were_ledgers(root: Path) -> None:
+    store = DirectoryStore.open(str(root))
+    fill(store, range(15))
+    store.close()
+    (root / ledger.FILE_NAME).unlink()
+    store = DirectoryStore.open(str(root), LIMIT)
+    assert store.used_bytes() == 15 * SIZE
+    fill(store, range(15, 16))
+    assert true_bytes(root) <= LIMIT
+    store.close()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_was_estimated_or_is_old_is_counted_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, is_old: bool
+) -> None:
+    monkeypatch.setattr(quota, "_COUNT_AFTER_S", 0.0)
+    monkeypatch.setattr(quota, "_COUNT_PAUSE_S", 0.0)
+    counted = threading.Event()
+
+    def recount_and_tell(*arguments: Any) -> None:  # noqa: ANN401
+        eviction.recount(*arguments)
+        counted.set()
+
+    monkeypatch.setattr(quota, "recount", recount_and_tell)
+    root.mkdir(mode=0o700)
+    (root / "ab").mkdir()
+    (root / "ab" / ("0" * 38)).write_bytes(bytes(SIZE))
+    age = 86_500 if is_old else 80_000
+    at_s = int(time.time()) - age
+    (root / ledger.FILE_NAME).write_bytes(Summary(777, at_s).serialize())
+    store = DirectoryStore.open(str(root), LIMIT)
+    assert counted.wait(10 if is_old else 0.1) == is_old
+    assert store.used_bytes() == (SIZE if is_old else 777)
+    store.close()
+
+
+def test_a_limit_that_was_lowered_is_reached_without_storing_anything(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "_COUNT_AFTER_S", 0.0)
+    monkeypatch.setattr(quota, "_COUNT_PAUSE_S", 0.0)
+    store = DirectoryStore.open(str(root))
+    fill(store, range(15))
+    store.close()
+    store = DirectoryStore.open(str(root), LIMIT)
+    for thread in threading.enumerate():
+        if thread.name == "cache count":
+            thread.join(10)
+    assert true_bytes(root) <= LIMIT // 2
+    store.close()
+
+
+def test_who_cannot_get_the_lock_does_without_the_cache(
+    store: DirectoryStore,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ledger, "LOCK_PATIENCE_S", 0.05)
+    other = DirectoryStore.open(str(root), LIMIT)
+    with other.quota._ledger.locked():
+        fill(store, range(5))
+        pin = store.pin(name(0))
+        assert store.quota.in_use() == frozenset()
+    assert true_bytes(root) == 0
+    assert len(caplog.records) == 1
+    pin.release()
+    other.close()
+
+
+def test_more_processes_than_accounts(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ledger_format, "ACCOUNTS_MAX", 3)
+    stores = [DirectoryStore.open(str(root), LIMIT) for _ in range(4)]
+    for number, store in enumerate(stores):
+        fill(store, range(number, number + 1))
+    assert true_bytes(root) == 3 * SIZE
+    assert "users already" in caplog.text
+    for store in stores:
+        store.close()
+
+
+def test_many_processes_and_few_after_them(root: Path) -> None:
+    """The last of them has an account behind those that are read at first."""
+    stores = [DirectoryStore.open(str(root), LIMIT) for _ in range(70)]
+    for store in stores[:-1]:
+        store.close()
+    last = stores[-1]
+    pin = last.pin(name(0))
+    fill(last, range(2))
+    other = DirectoryStore.open(str(root), 5 * LIMIT)
+    assert other.used_bytes() == 2 * SIZE
+    assert other.quota.binding_limit_bytes() == LIMIT
+    assert other.quota.in_use() == {name(0)}
+    pin.release()
+    last.close()
+    other.close()
+
+
+def test_a_closed_store_has_no_say(store: DirectoryStore, root: Path) -> None:
+    other = DirectoryStore.open(str(root), LIMIT)
+    pin = other.pin(name(1))
+    other.close()
+    pin.release()
+    other.quota.limit_bytes = 1
+    assert store.quota.binding_limit_bytes() == LIMIT
+    assert other.quota.used_bytes() == 0
+
+
+def test_the_ledger_is_small_and_private(store: DirectoryStore, root: Path) -> None:
+    pin = store.pin(name(0))
+    status = (root / ledger.FILE_NAME).stat()
+    assert status.st_mode & 0o777 == 0o600
+    assert status.st_blocks * 512 < 64 << 10
+    pin.release()
+
+
+def test_locks_of_bytes(tmp_path: Path) -> None:
+    files = [os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT) for _ in range(2)]
+    assert byte_locks.try_lock(files[0], 1 << 62)
+    assert byte_locks.try_lock(files[0], 1 << 62)
+    assert not byte_locks.is_locked(files[0], 1 << 62)
+    assert byte_locks.is_locked(files[1], 1 << 62)
+    assert not byte_locks.try_lock(files[1], 1 << 62)
+    assert byte_locks.try_lock(files[1], 1)
+    byte_locks.unlock(files[0], 1 << 62)
+    byte_locks.unlock(files[0], 1 << 62)
+    assert byte_locks.try_lock(files[1], 1 << 62)
+    os.close(files[1])
+    assert byte_locks.try_lock(files[0], 1)
+    os.close(files[0])
+    with pytest.raises(OSError, match="Bad file") as caught:
+        byte_locks.try_lock(files[0], 1)
+    assert not byte_locks.means_no_locks(caught.value)
+    assert byte_locks.means_no_locks(OSError(errno.ENOLCK, "No locks"))
+
+
+def test_an_account_of_a_dead_process_is_taken_over(root: Path) -> None:
+    root.mkdir(mode=0o700)
+    account = Account(1, 50_000, 30_000, 0).serialize()
+    data = (
+        Summary(1000, 2**40, account_count=1).serialize().ljust(ACCOUNTS_START, b"\0")
+    )
+    (root / ledger.FILE_NAME).write_bytes(data + account)
+    store = DirectoryStore.open(str(root), LIMIT)
+    assert store.used_bytes() == 31_000
+    assert store.quota.binding_limit_bytes() == LIMIT
+    store.close()
