@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.apptainer import Machine, apptainer_machine
 from tests.support.commands import client_dist, plain_environment
 from tests.support.host_mounts import REPOSITORIES, Site, kill, site
 from tests.support.published import FQRN, publish_tree, serve
@@ -170,3 +171,47 @@ def test_an_unfinished_file_of_the_dead_is_found_and_removed(dist: Path) -> None
     assert file.exists()
     examine(dist, "--fix")
     assert not file.exists()
+
+
+# -- Apptainer ------------------------------------------------------------------------
+
+
+def examine_at(machine: Machine, dist: Path, **variables: str) -> dict[str, Any]:
+    line = (str(ROOT / "cvmfs"), "doctor", "--json", "--dist", str(dist))
+    done = machine.run(*line, TMPDIR=str(dist.parent / "tmp"), **variables)
+    assert done.stderr == ""
+    assert not list((dist.parent / "tmp").iterdir())
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_apptainer_is_examined_and_tried(dist: Path) -> None:
+    with apptainer_machine() as machine:
+        told = examine_at(machine, dist)
+        version = machine.run("apptainer", "version").stdout.strip()
+    assert told["modes"]["4"] == {"works": True, "reason": "", "hint": ""}
+    assert told["container_program"] == {
+        "path": "/usr/bin/apptainer",
+        "version": version,
+        "configuration": "/etc/apptainer/apptainer.conf",
+        "has_setuid": False,
+        "allows_fusemount": True,
+        "allows_pid_namespace": True,
+    }
+    assert states(told, "container program") == ["ok"]
+
+
+def test_without_apptainer_there_is_no_mode_four(dist: Path) -> None:
+    with apptainer_machine() as machine:
+        told = examine_at(machine, dist, SINGCMD="absent")
+    assert told["container_program"] is None
+    assert told["modes"]["4"]["reason"].startswith("there is no ")
+
+
+def test_what_its_admin_forbids_is_found(dist: Path) -> None:
+    settings = {"enable fusemount": "no", "allow pid ns": "no"}
+    with apptainer_machine(settings=settings) as machine:
+        told = examine_at(machine, dist)
+    assert not told["modes"]["4"]["works"]
+    assert "enable fusemount = no" in told["modes"]["4"]["reason"]
+    assert states(told, "container program") == ["ok", "warning", "warning"]
+    assert told["best_mode"] == 3

@@ -1,5 +1,6 @@
 """``singcvmfs`` with images that lie in a repository, and real Apptainer."""
 
+import json
 import os
 import shutil
 import signal
@@ -187,6 +188,17 @@ def test_the_session_ends_with_the_instance(place: Place) -> None:
         assert session.pids_of(f"cvmfs:{FQRN}"[:15])
         assert place.run("instance", "stop", "-F", "one").returncode == 0
         wait_until(session.is_gone, "nothing is left")
+
+
+def test_an_instance_ends_with_its_session(place: Place) -> None:
+    with place.started("instance", "start", IMAGE, "one") as session:
+        assert session.finish() == 0
+        listing = place.install.line("cvmfs", "sessions", "--json")
+        (listed,) = json.loads(place.install.run(*listing).stdout)
+        assert listed["repositories"] == [FQRN]
+        os.kill(listed["pid"], signal.SIGTERM)
+        wait_until(session.is_gone, "nothing is left")
+    assert "one" not in place.run("instance", "list").stdout
 
 
 def test_an_instance_that_cannot_start_leaves_nothing(place: Place) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from cvmfsexec.client.talk_socket import SOCKET_PREFIX
 from cvmfsexec.namespaces.mount_table import Mount, parse_mount_table
 from tests.support.commands import (
     COMMAND_PATIENCE_S,
@@ -135,14 +136,21 @@ class Installation(NamedTuple):
             wait_until(session.is_gone, "no process is left")
 
     def leftovers(self) -> list[str]:
-        """Return what is there and should not be, when nothing runs."""
+        """Return what is there and should not be, when nothing runs.
+
+        Sockets for talking to mounts may be: the next mount takes their places.
+        """
         mine = {*(name.partition("/")[0] for name in (*_COMMANDS, *_LINKS))}
         found = [
             *(self.top.rglob("session-*")),
             *(self.top.rglob("txn/*")),
             *(self.top.glob("*/dist/cvmfs/*")),
             *(self.top.glob("home/.cache/cvmfsexec/mounts-*/cvmfs/*")),
-            *(path for path in self.top.rglob("*") if path.is_socket()),
+            *(
+                path
+                for path in self.top.rglob("*")
+                if path.is_socket() and not path.name.startswith(SOCKET_PREFIX)
+            ),
             *(one for one in self.directory.iterdir() if one.name not in mine | _OURS),
             *self.temporary.iterdir(),
             *(self.top / "run").iterdir(),

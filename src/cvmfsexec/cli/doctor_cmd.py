@@ -3,10 +3,12 @@
 import argparse
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
+from cvmfsexec.apptainer.installation import Installation, examine
+from cvmfsexec.apptainer.program import ContainerProgram, find_program
 from cvmfsexec.cli import exit_codes
 from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.cli.environment import load_parameters, open_client
@@ -17,7 +19,7 @@ from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.configuration.mount_places import mount_places, session_base
 from cvmfsexec.configuration.settings import ClientSettings
 from cvmfsexec.configuration.storage import cache_base
-from cvmfsexec.diagnosis import leftovers, modes
+from cvmfsexec.diagnosis import containers, leftovers, modes
 from cvmfsexec.diagnosis.finding import Finding, State
 from cvmfsexec.diagnosis.leftovers import Leftover
 from cvmfsexec.diagnosis.limits import examine_limits
@@ -50,11 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Look at everything, and tell it."""
     with waiting("looking round"):
-        verdict = _examine_modes()
-        found = [*modes.findings(verdict), *examine_limits()]
+        ours = _examine_containers()
+        verdict = _examine_modes(ours.program)
+        found = [*modes.findings(verdict), *ours.findings, *examine_limits()]
         found += _examine_installation(arguments)
     if arguments.json:
-        print(json.dumps(_as_json(verdict, found), indent=1))
+        told = {**_as_json(verdict, found), "container_program": ours.as_json()}
+        print(json.dumps(told, indent=1))
     else:
         for one in found:
             _print(one)
@@ -63,12 +67,40 @@ def run(arguments: argparse.Namespace) -> int:
     return TROUBLE if is_bad else exit_codes.OK
 
 
-def _examine_modes() -> modes.Verdict:
-    search_path = os.environ.get("PATH", "")
-    programs = (shutil.which(name) for name in modes.CONTAINER_PROGRAMS)
-    program = next((path for path in programs if path), "")
+class _Containers(NamedTuple):
+    """What runs containers, as far as there is something."""
+
+    program: ContainerProgram | None = None
+    installation: Installation | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def as_json(self) -> dict[str, object] | None:
+        if self.program is None or self.installation is None:
+            return None
+        return {"path": self.program.path, **self.installation._asdict()}
+
+
+def _examine_containers() -> _Containers:
+    try:
+        program = find_program(_search_path(), os.environ.get("SINGCMD", ""))
+    except ConfigurationError:
+        return _Containers()  # mode 4 is said not to work
+    try:
+        installation = examine(program)
+    except ConfigurationError as error:
+        broken = Finding(containers.SUBJECT, State.WARNING, str(error), error.hint)
+        return _Containers(program, None, (broken,))
+    found = containers.findings(program.path, installation)
+    return _Containers(program, installation, tuple(found))
+
+
+def _examine_modes(program: ContainerProgram | None) -> modes.Verdict:
     directory = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 -- as everywhere
-    return modes.examine_modes(search_path, directory, program)
+    return modes.examine_modes(_search_path(), directory, program)
+
+
+def _search_path() -> str:
+    return os.environ.get("PATH", "")
 
 
 def _examine_installation(arguments: argparse.Namespace) -> Iterator[Finding]:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from cvmfsexec.apptainer import trial
+from cvmfsexec.apptainer.program import PROGRAMS, ContainerProgram
 from cvmfsexec.diagnosis.finding import Finding, State
 from cvmfsexec.namespaces import probe
 from cvmfsexec.namespaces.fusermount import Fusermount
 from cvmfsexec.namespaces.probe import Trial
-
-CONTAINER_PROGRAMS = ("apptainer", "singularity")
 
 _NAMESPACES = (probe.USER_NAMESPACE, probe.PAYLOAD_NAMESPACE, probe.PRIVATE_ROOT)
 _NEEDED = {
@@ -22,8 +22,10 @@ _NAMES = {
     1: "mountrepo: fusermount mounts below dist/cvmfs",
     2: "cvmfsexec: fusermount mounts, a namespace shows it at /cvmfs",
     3: "cvmfsexec: all in namespaces, without any helper",
-    4: "singcvmfs: a container program mounts",
+    4: "singcvmfs: Apptainer mounts, in its containers",
 }
+
+_INSTEAD = "try it in a session: cvmfsexec REPOSITORY -- apptainer exec -B /cvmfs …"
 
 
 class Mode(NamedTuple):
@@ -58,24 +60,28 @@ class Verdict(NamedTuple):
     has_pid_namespace: bool
 
 
-def examine_modes(search_path: str, directory: str, container_program: str) -> Verdict:
+def examine_modes(
+    search_path: str, directory: str, program: ContainerProgram | None
+) -> Verdict:
     """Try all modes.
 
     Args:
         search_path: Value of ``$PATH``.
-        directory: Where the user can make a directory to mount on.
-        container_program: Path of Apptainer or Singularity; empty without.
+        directory: Where the user can make directories to mount on.
+        program: What runs containers; ``None`` without.
     """
     trials = probe.try_namespaces()
     trials[probe.FUSERMOUNT] = probe.try_fusermount(Fusermount(search_path), directory)
-    return judge(trials, container_program)
+    if program is not None:
+        trials[trial.SUBJECT] = trial.try_container(program, directory)
+    return judge(trials)
 
 
-def judge(trials: Mapping[str, Trial], container_program: str) -> Verdict:
+def judge(trials: Mapping[str, Trial]) -> Verdict:
     """Conclude from trials which modes work."""
     modes = [_judge_one(number, trials) for number in _NEEDED]
     best = next((mode.number for mode in modes if mode.works and mode.number > 1), 0)
-    modes.append(_container_mode(container_program))
+    modes.append(_container_mode(trials.get(trial.SUBJECT)))
     proc = trials.get(probe.NEW_PROC)
     return Verdict(
         tuple(sorted(modes)), best, has_pid_namespace=proc is not None and proc.works
@@ -122,21 +128,12 @@ def _judge_one(number: int, trials: Mapping[str, Trial]) -> Mode:
     return Mode(number, _NAMES[number], works=True)
 
 
-def _container_mode(program: str) -> Mode:
-    if not program:
-        return Mode(
-            4,
-            _NAMES[4],
-            works=False,
-            reason=f"there is neither {' nor '.join(CONTAINER_PROGRAMS)}",
-        )
-    return Mode(
-        4,
-        _NAMES[4],
-        works=False,
-        reason=f"{program} is there, but singcvmfs is not available in this version",
-        hint="run it inside: cvmfsexec REPOSITORY -- apptainer exec …",
-    )
+def _container_mode(tried: Trial | None) -> Mode:
+    if tried is None:
+        reason = f"there is no {' and no '.join(PROGRAMS)} in PATH"
+        return Mode(4, _NAMES[4], works=False, reason=reason)
+    hint = "" if tried.works else _INSTEAD
+    return Mode(4, _NAMES[4], tried.works, tried.reason, hint)
 
 
 def _finding(mode: Mode) -> Finding:
