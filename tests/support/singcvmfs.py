@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cvmfsexec.distribution.self_extracting import make_self_extracting
 from tests.support.apptainer import Machine, apptainer_machine
 from tests.support.commands import COMMAND_PATIENCE_S, give_to_ordinary_user
 from tests.support.installs import Installation, installation
@@ -21,11 +22,13 @@ class ContainerSite(NamedTuple):
         install: Of this checkout.
         machine: Where it is.
         fqrn: The repository that is mounted unless a test says otherwise.
+        command: Path of ``singcvmfs``.
     """
 
     install: Installation
     machine: Machine
     fqrn: str
+    command: str
 
     def run(
         self, *words: str, stdin: str = "", **variables: str
@@ -40,7 +43,8 @@ class ContainerSite(NamedTuple):
     ) -> subprocess.Popen[str]:
         """Start ``singcvmfs``; its streams are pipes."""
         return self.install.start(
-            *self.install.line("singcvmfs", *words),
+            self.command,
+            *words,
             host=self.machine.host,
             stdin=subprocess.PIPE,
             **{"SINGCVMFS_REPOSITORIES": self.fqrn, **variables},
@@ -49,7 +53,7 @@ class ContainerSite(NamedTuple):
     @contextlib.contextmanager
     def started(self, *words: str, **variables: str) -> Iterator[Started]:
         """Start ``singcvmfs``; at the end it is killed, and no process may be left."""
-        line = self.install.line("singcvmfs", *words)
+        line = (self.command, *words)
         given = {"SINGCVMFS_REPOSITORIES": self.fqrn, **variables}
         with self.install.started(*line, host=self.machine.host, **given) as session:
             yield session
@@ -64,12 +68,13 @@ class ContainerSite(NamedTuple):
 
     def file_servers(self) -> list[int]:
         """Return the processes of ours; their environment tells nothing."""
-        mark = os.fsencode(str(self.install.directory))
+        mark = os.fsencode(str(self.install.top))
         found = []
         for name in os.listdir("/proc"):
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{name}/cmdline").read_bytes()
-                if name.isdecimal() and mark in line and b"--serve" in line:
+                is_server = b"--serve" in line or b"fusemount_cmd" in line
+                if name.isdecimal() and is_server and mark in line:
                     found.append(int(name))
         return found
 
@@ -106,4 +111,19 @@ def container_site(
         apptainer_machine(install.top / "home") as machine,
     ):
         (install.top / "run").chmod(0o700)
-        yield ContainerSite(install, machine, fqrn)
+        command = str(install.directory / "singcvmfs")
+        yield ContainerSite(install, machine, fqrn, command)
+
+
+@contextlib.contextmanager
+def bundled_site(
+    base_url: str, *keys: bytes, fqrn: str, settings: str = ""
+) -> Iterator[ContainerSite]:
+    """Make a site whose ``singcvmfs`` is the one file with everything."""
+    with container_site(base_url, *keys, fqrn=fqrn, settings=settings) as site:
+        job = site.new_directory("job")
+        file = str(job / "singcvmfs")
+        dist = str(site.install.directory / "dist")
+        make_self_extracting(file, dist, command="singcvmfs")
+        give_to_ordinary_user(job)
+        yield site._replace(command=file)
