@@ -29,7 +29,7 @@ from cvmfsexec.errors import CvmfsError
 COMMANDS = {
     "ls": "list a directory",
     "cat": "write the content of files to stdout",
-    "stat": "tell everything about entries",
+    "stat": "tell everything about entries, or how mounts fare",
     "find": "list a tree",
     "verify": "check signatures, catalogs, and every object on request",
     "tags": "list the named revisions",
@@ -37,6 +37,8 @@ COMMANDS = {
     "showconfig": "show each parameter with the file that set it",
     "proxy": "tell which proxies were found, from where, and how they fare",
     "host": "tell in which order servers are asked, and how they fare",
+    "status": "list what is mounted, where, and by which process",
+    "fuser": "list the processes that use a mount",
     "talk": "talk to mounts, in the words of cvmfs_talk",
     "probe": "see whether repositories can be reached and are believed",
     "doctor": "tell what works here, what does not, and what to do about it",

@@ -1,14 +1,23 @@
 """The mounts of this user that can be talked to: in this session, and in others."""
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from cvmfsexec import log
+from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.cli.environment import load_parameters
-from cvmfsexec.client.talk_socket import remove_if_dead, sockets_of
+from cvmfsexec.client.talk_socket import remove_if_dead, sockets_of, talk
+from cvmfsexec.configuration.evaluate import complete_name, site_repositories
 from cvmfsexec.configuration.settings import ClientSettings
+from cvmfsexec.errors import CvmfsError, SessionError
+from cvmfsexec.namespaces.join import list_sessions
 from cvmfsexec.namespaces.mount_table import read_mount_table
 
+PATIENCE_S = 10.0
+
 _TALK_SOCKET = "user.talk_socket"  # an attribute that no other client has
+_NO_ATTRIBUTE = "No such attribute"
 
 
 class Sockets(NamedTuple):
@@ -23,6 +32,30 @@ class Sockets(NamedTuple):
     fqrn: str
     first: str
     alive: list[str]
+
+
+class LiveMount(NamedTuple):
+    """A mount that has answered.
+
+    Attributes:
+        fqrn: The repository.
+        mountpoint: Where it is, as its session sees it.
+        pid: Its file server's, as it is seen from here.
+        socket: Where it is talked to.
+    """
+
+    fqrn: str
+    mountpoint: str
+    pid: int
+    socket: str
+
+    def attribute(self, name: str) -> str:
+        """Return a magic attribute by its name without ``user.``.
+
+        Raises:
+            SessionError: The mount does not answer any more.
+        """
+        return _say(self.socket, f"attribute {name}")[0]
 
 
 def sockets_of_repository(fqrn: str, dist: str | None) -> Sockets:
@@ -55,3 +88,54 @@ def socket_of_mount(mountpoint: str) -> str:
         return os.fsdecode(os.getxattr(mountpoint, _TALK_SOCKET))
     except OSError:
         return ""
+
+
+def live_mounts(fqrn: str, dist: str | None) -> tuple[list[LiveMount], list[str]]:
+    """Return the mounts of a repository, and why others do not answer.
+
+    Raises:
+        CvmfsError: It is not configured.
+    """
+    alive, troubles = [], []
+    for path in sockets_of_repository(fqrn, dist).alive:
+        try:
+            mountpoint, pid = _say(path, "mountpoint")
+            alive.append(LiveMount(fqrn, mountpoint, pid, path))
+        except CvmfsError as error:
+            troubles.append(str(error))
+    return alive, troubles
+
+
+def wanted_names(typed: Iterable[str], dist: str | None) -> list[str]:
+    """Return complete names: those typed, or all that may be mounted.
+
+    Raises:
+        ConfigurationError: What was typed is not a name.
+    """
+    root = configuration_root(dist)
+    given = [complete_name(name, root, os.environ) for name in typed]
+    if given:
+        return list(dict.fromkeys(given))
+    names = [complete_name(n, root, os.environ) for n in _site(dist)]
+    names += [
+        os.path.basename(one.mountpoint) for one in read_mount_table() if one.is_fuse
+    ]
+    for session in list_sessions():
+        names += session.card.repositories.split() if session.card else []
+    return [name for name in dict.fromkeys(names) if "." in name]
+
+
+def _site(dist: str | None) -> tuple[str, ...]:
+    try:
+        return site_repositories(configuration_root(dist), os.environ)
+    except CvmfsError as error:
+        log.detail("no CVMFS_REPOSITORIES: %s", error)
+        return ()
+
+
+def _say(path: str, command: str) -> tuple[str, int]:
+    answer, pid = talk(path, command.encode(), PATIENCE_S)
+    text = answer.decode("utf-8", "surrogateescape").removesuffix("\n")
+    if not answer or text == _NO_ATTRIBUTE:
+        raise SessionError(f"{path}: the mount does not answer {command!r}")
+    return text, pid

@@ -1,4 +1,4 @@
-"""Tell everything that a catalog knows about entries."""
+"""Tell everything about entries of a repository, or how its mounts fare."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import stat
 import sys
 
 from cvmfsexec.cli.environment import find, open_client
-from cvmfsexec.cli.options import add_json, add_repository, repository_path
+from cvmfsexec.cli.options import add_dist, add_json, repository_path
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.format.xattr import parse_xattrs
 from cvmfsexec.log import harmless
@@ -18,13 +18,26 @@ NOT_FOUND = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    add_repository(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+")
+    parser.add_argument(
+        "fqrn",
+        metavar="FQRN",
+        nargs="?",
+        help="repository; all that are mounted if none is given",
+    )
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="*", help="without any, its mounts are told of"
+    )
+    parser.add_argument(
+        "-v", "--long", action="store_true", help="a line for each value"
+    )
+    add_dist(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Describe what the arguments name."""
+    if not arguments.paths:
+        return _tell_of_mounts(arguments)
     status = 0
     found: list[dict[str, object]] = []
     with open_client(arguments.fqrn, arguments.dist) as client:
@@ -44,6 +57,33 @@ def run(arguments: argparse.Namespace) -> int:
             text = value if isinstance(value, str) else json.dumps(value)
             print(f"{key:>{width}}: {harmless(text)}")
         print()
+    return status
+
+
+def _tell_of_mounts(arguments: argparse.Namespace) -> int:
+    """Tell how mounts fare, in the columns of ``cvmfs_config stat``."""
+    from cvmfsexec.cli.mount_statistics import statistics_of, table_of, text_of
+    from cvmfsexec.cli.mounts import live_mounts, wanted_names
+
+    typed = [arguments.fqrn] if arguments.fqrn else []
+    status = 0
+    told: list[dict[str, object]] = []
+    for fqrn in wanted_names(typed, arguments.dist):
+        alive, _ = live_mounts(fqrn, arguments.dist)
+        if not alive and typed:
+            print(f"{fqrn} not mounted", file=sys.stderr)
+            status = NOT_FOUND
+        for mount in alive:
+            values = statistics_of(mount, arguments.dist)
+            told.append({"repository": fqrn, "socket": mount.socket, **values})
+            if arguments.json:
+                continue
+            if arguments.long:
+                print(text_of(fqrn, values))
+            else:
+                print(*([f"{fqrn}:"] * (not typed)), *table_of(values), sep="\n")
+    if arguments.json:
+        print(json.dumps(told, indent=1))
     return status
 
 

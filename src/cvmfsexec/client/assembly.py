@@ -43,6 +43,7 @@ from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.revision import Revision, RevisionSelector
 from cvmfsexec.trust.chain import TrustSettings, check_revision
+from cvmfsexec.vfs.attributes import FilesystemStatistics
 from cvmfsexec.vfs.descriptors import DescriptorCache
 from cvmfsexec.vfs.extended_attributes import (
     NO_PROTECTION,
@@ -235,6 +236,19 @@ class Client:
         socket.hear(prepare)
         self._attributes.talk_socket = socket.path
         self._talk_socket = socket
+
+    def attribute(self, name: str) -> str | None:
+        """Return a magic attribute of the mount; ``None`` if there is none.
+
+        Args:
+            name: Without ``user.``.
+        """
+        value = self._attributes.table().get(f"user.{name}".encode())
+        return None if value is None else value()
+
+    def statfs(self) -> FilesystemStatistics:
+        """Return what ``df`` shows of the mount."""
+        return self._statfs()
 
     def tags(self) -> list[Tag]:
         """Return the named revisions of the repository."""

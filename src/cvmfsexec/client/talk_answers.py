@@ -75,6 +75,7 @@ class TalkAnswers:
             client.http, client.external_http, client.fqrn, workspace
         )
         self._answers: dict[str, Callable[[str], str]] = {
+            "attribute": self._attribute,
             "tracebuffer flush": _ok,
             "mountpoint": lambda _: f"{subject.mountpoint}\n",
             "device id": self._device_id,
@@ -116,6 +117,13 @@ class TalkAnswers:
         if command.lacks_argument:
             return f"Usage: {command.name} <arg>\n"
         return self._answers[command.name](command.argument)
+
+    def _attribute(self, argument: str) -> str:
+        if argument == "statfs":
+            numbers = self._subject.client.statfs()
+            return ",".join(map(str, numbers)) + "\n"
+        value = self._subject.client.attribute(argument)
+        return "No such attribute\n" if value is None else f"{value}\n"
 
     # -- the mount -------------------------------------------------------------------
 

@@ -28,13 +28,14 @@ _PLAIN = (
 )
 _WITH_ARGUMENT = (
     *("cache limit set", "cleanup", "cleanup rate", "evict", "pin", "max ttl set"),
-    *("nameserver set", "host set", "external host set", "proxy set"),
+    *("attribute", "nameserver set", "host set", "external host set", "proxy set"),
     *("external proxy set", "proxy fallback", "timeout set", "send mount fd"),
     "chroot",
 )
 
 TALK_COMMANDS = {**dict.fromkeys(_PLAIN, False), **dict.fromkeys(_WITH_ARGUMENT, True)}
-"""Every command of the original, and whether it needs an argument."""
+"""Every command, and whether it needs an argument: the original's, and ``attribute``,
+which tells a magic attribute of the mount by its name without ``user.``."""
 
 _LONGEST_FIRST = sorted(_WITH_ARGUMENT, key=len, reverse=True)
 
@@ -63,7 +64,7 @@ class TalkCommand(NamedTuple):
 
 
 def parse_talk_message(data: bytes) -> TalkCommand:
-    """Read a message; what is no command of the original has no name.
+    """Read a message; what is no command has no name.
 
     Bytes that are no UTF-8 are kept as surrogates: they may be of a file's name.
 
