@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from cvmfsexec.cache.breadcrumb import BREADCRUMB_BYTES_MAX, Breadcrumb
 from cvmfsexec.cache.contents import PREFIXES
+from cvmfsexec.cache.lasting_pins import unpin
 from cvmfsexec.cache.pending import DIRECTORY as PENDING
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.cache.verification import is_confirmed
@@ -44,7 +45,7 @@ _BREADCRUMB = "cvmfschecksum."
 _KNOWN = re.compile(
     r"[0-9a-f]{2}|txn|quarantaine|\.cvmfscache|uuid|cachedb.*|lock.*|running\..*"
     r"|cvmfs_io\..*|nfs_maps\..*|no_nfs_maps\..*|stacktrace\..*|cachemgr.*|pipe[0-9]+"
-    r"|proxies.*|geo.*|\.?configuration\..*|cvmfschecksum\..*|cvmfsexec.*|pins.*"
+    r"|proxies.*|geo.*|\.?configuration\..*|cvmfschecksum\..*|cvmfsexec.*"
 )
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -240,6 +241,9 @@ class Inspector:
             present = os.stat(path, dir_fd=self._directory, follow_symlinks=False)
             if not os.path.samestat(present, os.fstat(descriptor)):
                 return
+            # A pin is a second name: it would keep what is not wanted.
+            with contextlib.suppress(OSError):
+                unpin(self._directory, ContentHash.parse(path.replace("/", "")))
             if self._remedy.keeps_corrupt:
                 self._to_quarantine(path)
             else:

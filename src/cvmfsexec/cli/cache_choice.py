@@ -11,7 +11,9 @@ from cvmfsexec.client.cache_places import (
     place_at,
     places_of,
 )
+from cvmfsexec.configuration.evaluate import complete_name
 from cvmfsexec.errors import CacheError
+from cvmfsexec.format.names import check_fqrn
 
 
 def add_cache_choice(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +57,17 @@ def chosen_places(
             places = all_places(root, os.environ)
     by_directory = {os.path.realpath(one.directory): one for one in places}
     return [one for one in by_directory.values() if os.path.isdir(one.directory)]
+
+
+def complete(arguments: argparse.Namespace, name: str) -> str:
+    """Return the complete name of a repository; as it is where caches are named.
+
+    Raises:
+        ConfigurationError: It is none, or there is no configuration.
+    """
+    if arguments.dir:
+        return check_fqrn(name)
+    return complete_name(name, configuration_root(arguments.dist), os.environ)
 
 
 def _named(directory: str, *, is_alien: bool) -> CachePlace:

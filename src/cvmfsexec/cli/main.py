@@ -42,6 +42,7 @@ COMMANDS = {
     "talk": "talk to mounts, in the words of cvmfs_talk",
     "probe": "see whether repositories can be reached and are believed",
     "doctor": "tell what works here, what does not, and what to do about it",
+    "cache": "tell what is in caches, remove from them, keep things in them",
     "prefetch": "fill the cache with what a job will need",
     "trace": "tell what a trace says that a job touched",
     "fsck": "check caches, and repair them",

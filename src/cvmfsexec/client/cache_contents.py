@@ -1,25 +1,34 @@
 """What is in one cache directory, seen and changed from outside of any session.
 
-The commands about caches and the talk socket of a mount are two mouths of what is here
-and in :mod:`.cached_files`.
+Objects have names as far as the catalogs that lie beside them tell.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from cvmfsexec import log
 from cvmfsexec.cache.contents import StoredObject, stored_objects
 from cvmfsexec.cache.eviction import recount
 from cvmfsexec.cache.inspection import Fault, Problem
+from cvmfsexec.cache.lasting_pins import (
+    pin_for_good,
+    pinned_for_good,
+    size_of,
+    unpin,
+)
 from cvmfsexec.cache.ledger import FILE_NAME as LEDGER
 from cvmfsexec.cache.ledger import Ledger
 from cvmfsexec.cache.private_directory import open_private_directory
+from cvmfsexec.cache.quota import Quota
 from cvmfsexec.cache.usage import estimate_usage
 from cvmfsexec.client.cache_places import CachePlace
+from cvmfsexec.client.cached_names import CachedName, CachedRepository, Kind
 from cvmfsexec.configuration.cache_instances import StoreKind
-from cvmfsexec.errors import CacheError
+from cvmfsexec.errors import CacheError, CvmfsError
 from cvmfsexec.format.digest import ContentHash
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -67,6 +76,7 @@ class CacheContents:
         self.place = place
         self.directory = directory
         self._ledger: Ledger | None = None
+        self._quota_or_none: Quota | None = None
         if place.kind is StoreKind.POSIX and os.access(
             LEDGER, os.R_OK, dir_fd=directory
         ):
@@ -95,6 +105,8 @@ class CacheContents:
 
     def close(self) -> None:
         """Give back the directory."""
+        if self._quota_or_none is not None:
+            self._quota_or_none.close()
         if self._ledger is not None:
             self._ledger.close()
         os.close(self.directory)
@@ -128,6 +140,11 @@ class CacheContents:
                 oldest_ns = one.last_used_ns
         oldest_s = oldest_ns // 1_000_000_000
         return Scan(count, total_bytes, pinned_count, pinned_bytes, oldest_s)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether nobody else can write to it."""
+        return self.place.kind is not StoreKind.ALIEN
 
     def in_use(self) -> frozenset[ContentHash]:
         """Return the objects that sessions have pinned."""
@@ -185,3 +202,133 @@ class CacheContents:
             raise CacheError(
                 f"cannot count the bytes of {self.place.directory}: {error.strerror}"
             ) from error
+
+    # -- limits ----------------------------------------------------------------------
+
+    def limit_in_force_bytes(self) -> int:
+        """Return the lowest limit of the sessions that run; 0 if there is none."""
+        if self._ledger is None:
+            return 0
+        try:
+            with self._ledger.locked() as book:
+                book.settle_dead()
+                return book.limit_bytes
+        except OSError:
+            return 0
+
+    def cleanings_within(self, period_s: float) -> int:
+        """Return how often anybody made room in the last so many seconds."""
+        return self._quota().cleanings_within(period_s)
+
+    def clean(self, target_bytes: int) -> bool:
+        """Remove what was used least recently until no more than this is used.
+
+        Returns:
+            Whether that was reached; what is pinned may prevent it.
+
+        Raises:
+            CacheError: It is a cache that is not kept to a limit like that.
+        """
+        if self.place.kind is not StoreKind.POSIX:
+            raise CacheError(
+                f"{self.place.directory} is not cleaned like this: it is "
+                f"{self.place.kind.value}, and kept to its limit by its sessions"
+            )
+        return self._quota().clean(target_bytes)
+
+    def _quota(self) -> Quota:
+        if self._quota_or_none is None:
+            self._quota_or_none = Quota(self.directory, self.place.directory)
+        return self._quota_or_none
+
+    # -- by name ---------------------------------------------------------------------
+
+    def repository(self, fqrn: str) -> CachedRepository:
+        """Return what is known here of a repository; the caller closes it.
+
+        Raises:
+            CacheError: Nothing.
+        """
+        return CachedRepository(
+            self.directory, self.place.workspace, fqrn, is_trusted=self.is_trusted
+        )
+
+    def names(self) -> dict[ContentHash, tuple[str, CachedName]]:
+        """Return a name of each object that has one, with its repository."""
+        found: dict[ContentHash, tuple[str, CachedName]] = {}
+        for fqrn in self.place.repositories:
+            try:
+                with closing(self.repository(fqrn)) as repository:
+                    for name in repository.names():
+                        found.setdefault(name.content_hash, (fqrn, name))
+            except CvmfsError as error:
+                log.info("%s: %s", fqrn, error)
+        return found
+
+    def evict(self, names: Iterable[CachedName]) -> tuple[int, int]:
+        """Remove files; return how many of their objects were there, and their bytes.
+
+        Catalogs stay: what is used next needs them.
+        """
+        count = freed_bytes = 0
+        wanted = {one.content_hash for one in names if one.kind is not Kind.CATALOG}
+        for content_hash in wanted:
+            size_bytes = size_of(self.directory, content_hash)
+            with suppress(OSError):
+                unpin(self.directory, content_hash)
+            with suppress(FileNotFoundError):
+                os.unlink(content_hash.cache_path(), dir_fd=self.directory)
+                count += 1
+                freed_bytes += size_bytes
+        if count and self._ledger is not None:
+            with suppress(OSError), self._ledger.locked() as book:
+                book.add_to_base(-freed_bytes)
+        return count, freed_bytes
+
+    def pin(self, hashes: Iterable[ContentHash]) -> int:
+        """Keep objects until they are unpinned; return how many are here and pinned.
+
+        Raises:
+            CacheError: They would fill more than half of the cache, or its file system
+                cannot do it.
+        """
+        wanted = frozenset(hashes)
+        self._check_room_for_pins(wanted)
+        try:
+            return sum(pin_for_good(self.directory, one) for one in wanted)
+        except OSError as error:
+            raise CacheError(
+                f"cannot pin in {self.place.directory}: {error.strerror}"
+            ) from error
+
+    def unpin(self, hashes: Iterable[ContentHash]) -> int:
+        """Take that back; return how many were pinned.
+
+        Raises:
+            CacheError: It is not possible.
+        """
+        try:
+            return sum(unpin(self.directory, one) for one in frozenset(hashes))
+        except OSError as error:
+            raise CacheError(
+                f"cannot unpin in {self.place.directory}: {error.strerror}"
+            ) from error
+
+    def pinned_for_good(self) -> frozenset[ContentHash]:
+        """Return what is pinned until it is unpinned."""
+        return pinned_for_good(self.directory)
+
+    def _check_room_for_pins(self, wanted: frozenset[ContentHash]) -> None:
+        if self.place.kind is not StoreKind.POSIX:
+            raise CacheError(
+                f"nothing can be pinned in {self.place.directory}: it is "
+                f"{self.place.kind.value}"
+            )
+        limit_bytes = self.limit_in_force_bytes() or self.place.limit_bytes
+        pinned = self.pinned_for_good() | wanted
+        pinned_bytes = sum(size_of(self.directory, one) for one in pinned)
+        if limit_bytes and pinned_bytes > limit_bytes // 2:
+            raise CacheError(
+                f"{pinned_bytes} bytes would be pinned, of a cache of {limit_bytes}",
+                hint="half of it may be; raise CVMFS_QUOTA_LIMIT, or unpin others",
+            )

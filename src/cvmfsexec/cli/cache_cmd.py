@@ -1,0 +1,416 @@
+"""Tell what is in caches, remove from them, and keep things in them."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterable
+from contextlib import closing
+
+from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.cache_choice import add_cache_choice, chosen_places, complete
+from cvmfsexec.cli.environment import open_client
+from cvmfsexec.cli.options import add_json, repository_path
+from cvmfsexec.cli.output import local_time, printable, write_line
+from cvmfsexec.cli.progress import progress_bar
+from cvmfsexec.cli.report import report_error, write_message
+from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
+from cvmfsexec.client.cache_contents import CacheContents
+from cvmfsexec.client.cache_places import CachePlace
+from cvmfsexec.client.cached_names import CachedName, CachedRepository
+from cvmfsexec.client.warming import Wishes, warm
+from cvmfsexec.errors import CacheError, ConfigurationError
+from cvmfsexec.format.digest import ContentHash
+from cvmfsexec.log import harmless
+
+NOT_DONE = 1
+_MB = 1 << 20
+_DAY_S = 86_400
+_CONNECTIONS = 8
+
+_SHOW = ("usage", "pinned", "hit-rate", "limit", "list")
+_CHANGE = ("cleanup", "evict", "pin", "unpin")
+
+_WORDS = """\
+what to do:
+  usage                how much each cache holds, how much of it is pinned, its limit
+  pinned               what is not removed to make room
+  hit-rate             how often running sessions found what they wanted in the cache
+  limit                how much each cache may hold, and which limit is in force now
+  list [FQRN...]       every object, with the paths that cached catalogs know
+  cleanup [MB]         remove what was used least recently, until MB are left
+                       (default: 0, everything that is not pinned)
+  evict FQRN PATH...   remove files, or all files below directories
+  pin FQRN PATH...     fetch files and keep them, whatever room is needed
+  unpin FQRN PATH...   do not keep them any longer; without paths, nothing of FQRN
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _WORDS
+    parser.add_argument("action", metavar="ACTION", choices=(*_SHOW, *_CHANGE))
+    parser.add_argument("words", metavar="WORD", nargs="*", help="see below")
+    add_cache_choice(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the arguments say."""
+    action = _ACTIONS[arguments.action]
+    if arguments.action in ("usage", "pinned", "hit-rate", "limit"):
+        _take_no_words(arguments)
+    return action(arguments)
+
+
+def _take_no_words(arguments: argparse.Namespace) -> None:
+    if arguments.words:
+        raise ConfigurationError(
+            f"cvmfs cache {arguments.action} takes no {arguments.words[0]!r}",
+            hint="choose caches with --dir or --repository",
+        )
+
+
+# -- showing ---------------------------------------------------------------------------
+
+
+def _usage(arguments: argparse.Namespace) -> int:
+    reports = [_usage_of(place) for place in chosen_places(arguments)]
+    if arguments.json:
+        print(json.dumps(reports, indent=1))
+        return exit_codes.OK
+    for one in reports:
+        print(harmless(str(one["directory"])))
+        print(f"  {'repositories':14}{' '.join(one['repositories']) or '-'}")  # type: ignore[arg-type]
+        print(f"  {'kind':14}{one['kind']}")
+        if one["used_bytes"] is None:
+            continue
+        print(f"  {'used':14}{_size(one['used_bytes'])} in {one['objects']} objects")
+        print(f"  {'pinned':14}{_size(one['pinned_bytes'])}")
+        print(f"  {'limit':14}{_limit_text(one)}")
+        if one["oldest_use"]:
+            print(f"  {'oldest use':14}{local_time(int(str(one['oldest_use'])))}")
+        print(f"  {'cleanings':14}{one['cleanings_24h']} in the last 24 hours")
+    return exit_codes.OK
+
+
+def _usage_of(place: CachePlace) -> dict[str, object]:
+    report: dict[str, object] = {
+        "directory": place.directory,
+        "repositories": list(place.repositories),
+        "kind": place.kind.value,
+        "limit_bytes": place.limit_bytes,
+        "used_bytes": None,
+    }
+    if not place.is_files:
+        return report
+    with CacheContents.open(place) as contents:
+        scan = contents.scan()
+        return {
+            **report,
+            "limit_in_force_bytes": contents.limit_in_force_bytes(),
+            "used_bytes": scan.total_bytes,
+            "objects": scan.object_count,
+            "pinned_bytes": scan.pinned_bytes,
+            "pinned_objects": scan.pinned_count,
+            "oldest_use": scan.oldest_use_s or None,
+            "cleanings_24h": contents.cleanings_within(_DAY_S),
+        }
+
+
+def _limit(arguments: argparse.Namespace) -> int:
+    reports: list[dict[str, object]] = []
+    for place in chosen_places(arguments):
+        with CacheContents.open(place) as contents:
+            reports.append(
+                {
+                    "directory": place.directory,
+                    "limit_bytes": place.limit_bytes,
+                    "limit_in_force_bytes": contents.limit_in_force_bytes(),
+                }
+            )
+    if arguments.json:
+        print(json.dumps(reports, indent=1))
+        return exit_codes.OK
+    for one in reports:
+        print(f"{harmless(str(one['directory']))}: {_limit_text(one)}")
+    return exit_codes.OK
+
+
+def _limit_text(report: dict[str, object]) -> str:
+    configured = _size(report["limit_bytes"]) if report["limit_bytes"] else "none"
+    in_force = report.get("limit_in_force_bytes")
+    if in_force and in_force != report["limit_bytes"]:
+        return f"{configured}; {_size(in_force)} is in force, by a session that runs"
+    return configured
+
+
+def _hit_rate(arguments: argparse.Namespace) -> int:
+    from cvmfsexec.cli.hit_rates import hit_rates
+
+    told, silent = hit_rates()
+    wanted = set(arguments.repository)
+    told = [one for one in told if not wanted or one.repository in wanted]
+    for name in silent:
+        write_message("cvmfs", f"the session {name} does not tell")
+    if arguments.json:
+        print(json.dumps([one._asdict() for one in told], indent=1))
+        return exit_codes.OK
+    for one in told:
+        percent = "n/a" if one.percent is None else f"{one.percent:.1f} %"
+        print(
+            f"{one.session:10}  {one.repository:30}  {percent:>8}  "
+            f"{one.downloads} downloads"
+        )
+    return exit_codes.OK
+
+
+def _pinned(arguments: argparse.Namespace) -> int:
+    return _show_objects(arguments, only_pinned=True)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    arguments.repository = [*arguments.repository, *arguments.words]
+    return _show_objects(arguments, only_pinned=False)
+
+
+def _show_objects(arguments: argparse.Namespace, *, only_pinned: bool) -> int:
+    """Write a line for each object: size, state, kind, hash, repository and path."""
+    wanted = set(arguments.repository)
+    rows: list[dict[str, object]] = []
+    for place in chosen_places(arguments):
+        if not place.is_files:
+            raise CacheError(f"{place.directory}: packs cannot be listed")
+        with CacheContents.open(place) as contents:
+            names, in_use = contents.names(), contents.in_use()
+            for one in contents.objects():
+                fqrn, name = names.get(one.content_hash, ("", None))
+                if (only_pinned and not one.is_pinned) or (wanted and not fqrn):
+                    continue
+                row = {
+                    "hash": str(one.content_hash),
+                    "bytes": one.size_bytes,
+                    "last_use": one.last_used_ns // 1_000_000_000,
+                    "pinned": one.is_pinned,
+                    "in_use": one.content_hash in in_use,
+                    **_name_of(fqrn, name),
+                }
+                if arguments.json:
+                    rows.append(row)
+                else:
+                    _write_row(row, name)
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    return exit_codes.OK
+
+
+def _name_of(fqrn: str, name: CachedName | None) -> dict[str, object]:
+    return {
+        "kind": name.kind.value if name else None,
+        "repository": fqrn or None,
+        "path": (os.fsdecode(name.path) or "/") if name else None,
+    }
+
+
+def _write_row(row: dict[str, object], name: CachedName | None) -> None:
+    state = "in use" if row["in_use"] else "pinned" if row["pinned"] else "-"
+    start = f"{row['bytes']:>12} {state:6} {row['kind'] or '-':7} {row['hash']}"
+    place = b""
+    if name is not None:
+        place = b" " + str(row["repository"]).encode() + b":" + (name.path or b"/")
+    write_line(start.encode() + printable(place))
+
+
+# -- changing --------------------------------------------------------------------------
+
+
+def _cleanup(arguments: argparse.Namespace) -> int:
+    target_bytes = _megabytes(arguments.words) * _MB
+    status = exit_codes.OK
+    reports: list[dict[str, object]] = []
+    for place in chosen_places(arguments):
+        with CacheContents.open(place) as contents:
+            is_reached = contents.clean(target_bytes)
+            used_bytes = contents.scan().total_bytes
+        reports.append(
+            {
+                "directory": place.directory,
+                "used_bytes": used_bytes,
+                "is_reached": is_reached,
+            }
+        )
+        if not is_reached and target_bytes:
+            status = NOT_DONE
+        if not arguments.json:
+            ending = "" if is_reached else "; the rest is pinned or in use"
+            print(f"{harmless(place.directory)}: {_size(used_bytes)} are left{ending}")
+    if arguments.json:
+        print(json.dumps(reports, indent=1))
+    return status
+
+
+def _megabytes(words: list[str]) -> int:
+    if not words:
+        return 0
+    if len(words) > 1 or not words[0].isdecimal() or len(words[0]) > 12:
+        raise ConfigurationError(f"not a number of megabytes: {' '.join(words)}")
+    return int(words[0])
+
+
+def _evict(arguments: argparse.Namespace) -> int:
+    fqrn, paths = _repository_and_paths(arguments)
+    status, count, freed_bytes = exit_codes.OK, 0, 0
+    for place in _places_of(arguments, fqrn):
+        with (
+            CacheContents.open(place) as contents,
+            closing(contents.repository(fqrn)) as repository,
+        ):
+            found, missing = _names_at(repository, paths)
+            removed = contents.evict(found)
+            count, freed_bytes = count + removed[0], freed_bytes + removed[1]
+            for path in missing:
+                status = no_such_entry(path)
+    _tell_count(arguments, "evicted", count, freed_bytes)
+    return status
+
+
+def _pin(arguments: argparse.Namespace) -> int:
+    fqrn, paths = _repository_and_paths(arguments)
+    with open_client(fqrn, arguments.dist) as client:
+        wishes = Wishes(client)
+        for path in paths:
+            wishes.add_path(path)
+        places = _places_of(arguments, client.fqrn)
+        with CacheContents.open(places[0]) as contents:
+            hashes = {wish.request.content_hash for wish in wishes.wanted}
+            with progress_bar(wishes.total_bytes, "bytes", client.fqrn) as progress:
+                warmth = warm(client, wishes.wanted, _CONNECTIONS, progress)
+            pinned_count = contents.pin(hashes)
+    failures = (*wishes.failures, *warmth.failures)
+    for failure in failures:
+        where = os.fsdecode(failure.path) or "/"
+        write_message("cvmfs", f"{where}: {failure.error}", failure.error.hint)
+    for path in wishes.missing:
+        no_such_entry(path)
+    _tell_count(arguments, "pinned", pinned_count, wishes.total_bytes)
+    if failures:
+        return exit_codes.exit_status_of(failures[0].error)
+    if pinned_count < len(hashes):
+        report_error("cvmfs", CacheError("not everything could be kept"))
+        return exit_codes.CACHE
+    return NOT_FOUND if wishes.missing else exit_codes.OK
+
+
+def _unpin(arguments: argparse.Namespace) -> int:
+    fqrn, paths = _repository_and_paths(arguments, needs_paths=False)
+    status, count = exit_codes.OK, 0
+    for place in _places_of(arguments, fqrn):
+        with CacheContents.open(place) as contents:
+            if not paths:
+                count += contents.unpin(_all_pinned(contents, fqrn))
+                continue
+            hashes, missing = _hashes_at(contents, fqrn, paths, arguments)
+            count += contents.unpin(hashes)
+            for path in missing:
+                status = no_such_entry(path)
+    _tell_count(arguments, "unpinned", count, None)
+    return status
+
+
+def _hashes_at(
+    contents: CacheContents,
+    fqrn: str,
+    paths: list[bytes],
+    arguments: argparse.Namespace,
+) -> tuple[list[ContentHash], list[bytes]]:
+    """Return what is at and below paths; servers are asked if the catalogs are gone."""
+    try:
+        with closing(contents.repository(fqrn)) as repository:
+            found, missing = _names_at(repository, paths)
+        return [one.content_hash for one in found], missing
+    except CacheError:
+        with open_client(fqrn, arguments.dist) as client:
+            wishes = Wishes(client)
+            for path in paths:
+                wishes.add_path(path)
+        return [one.request.content_hash for one in wishes.wanted], wishes.missing
+
+
+def _all_pinned(contents: CacheContents, fqrn: str) -> Iterable[ContentHash]:
+    """Return what is pinned for a repository, also what its catalogs know no more."""
+    names = contents.names()
+    return [
+        one
+        for one in contents.pinned_for_good()
+        if one not in names or names[one][0] == fqrn
+    ]
+
+
+def _repository_and_paths(
+    arguments: argparse.Namespace, *, needs_paths: bool = True
+) -> tuple[str, list[bytes]]:
+    if not arguments.words or (needs_paths and len(arguments.words) < 2):
+        raise ConfigurationError(
+            f"cvmfs cache {arguments.action} needs a repository"
+            + (" and paths in it" if needs_paths else "")
+        )
+    name, *typed = arguments.words
+    return complete(arguments, name), [repository_path(path) for path in typed]
+
+
+def _places_of(arguments: argparse.Namespace, fqrn: str) -> list[CachePlace]:
+    """Return the caches of a repository; with ``--dir``, those."""
+    if not arguments.dir:
+        arguments.repository = [fqrn]
+    places = [one for one in chosen_places(arguments) if one.is_files]
+    if not places:
+        raise CacheError(f"nothing of {fqrn} is cached in files")
+    return places
+
+
+def _names_at(
+    repository: CachedRepository, paths: list[bytes]
+) -> tuple[list[CachedName], list[bytes]]:
+    """Return what is at and below paths, and the paths that are not there."""
+    found: list[CachedName] = []
+    missing: list[bytes] = []
+    for path in paths:
+        location = repository.find(path)
+        if location is None:
+            missing.append(path)
+        else:
+            found += repository.names_below(location)
+    return found, missing
+
+
+def _tell_count(
+    arguments: argparse.Namespace, verb: str, count: int, size_bytes: int | None
+) -> None:
+    if arguments.json:
+        print(json.dumps({verb: count, "bytes": size_bytes}))
+        return
+    size = "" if size_bytes is None else f" of {_size(size_bytes)}"
+    print(f"{count} objects{size} {verb}")
+
+
+def _size(count: object) -> str:
+    """Return a number of bytes as a person reads it."""
+    size = float(str(count))
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "usage": _usage,
+    "pinned": _pinned,
+    "hit-rate": _hit_rate,
+    "limit": _limit,
+    "list": _list,
+    "cleanup": _cleanup,
+    "evict": _evict,
+    "pin": _pin,
+    "unpin": _unpin,
+}
