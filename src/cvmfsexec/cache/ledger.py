@@ -43,6 +43,7 @@ FILE_NAME = "cvmfsexec.ledger"
 
 LOCK_PATIENCE_S = 2.0
 _PAUSE_S = 0.0005
+_ESTIMATE_VALID_S = 60.0  # where nobody knows what others store
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _ACCOUNT_LOCKS = 1 << 61
@@ -64,8 +65,9 @@ class Book:
         accounts: Those of the living, and of the dead that were not settled yet.
     """
 
-    def __init__(self, file: int, number: int) -> None:
+    def __init__(self, file: int, number: int, *, is_private: bool) -> None:
         self._file = file
+        self._is_private = is_private
         self._number = number  # of our own account
         self.accounts: dict[int, Account] = {}
         self.summary = Summary(0)
@@ -101,7 +103,7 @@ class Book:
             self.add_to_base(found.stored_bytes)
         if found != own:
             self.write_account(own)
-        if summary is None:
+        if summary is None or (self._is_private and _is_stale(summary)):
             self._begin_anew(estimate())
         if self._number >= self.summary.account_count:
             count = self._number + 1
@@ -192,10 +194,14 @@ class Book:
         with contextlib.suppress(OSError):  # so that a full disk does not matter later
             os.posix_fallocate(self._file, 0, _FIRST_READ_BYTES)
         stored = sum(account.stored_bytes for account in self.accounts.values())
-        counted_at_s = int(time.time()) if estimate.is_exact else 0
-        count = max(self.accounts) + 1
+        is_exact = estimate.is_exact or self._is_private  # which has nobody to count
+        counted_at_s = int(time.time()) if is_exact else 0
         self.write_summary(
-            Summary(estimate.used_bytes - stored, counted_at_s, 0, count)
+            self.summary._replace(
+                base_bytes=estimate.used_bytes - stored,
+                counted_at_s=counted_at_s,
+                account_count=max(self.accounts) + 1,
+            )
         )
 
 
@@ -219,6 +225,7 @@ class Ledger:
         self._number = 0
         self._account = Account(limit_bytes)
         self._identity = (0, 0)
+        self._is_private = False
         self._pins: list[ContentHash | None] = []
         self._released: deque[int] = deque()
         self._is_closed = False
@@ -234,6 +241,15 @@ class Ledger:
             self._account = self._account._replace(limit_bytes=limit_bytes)
             self._write()
 
+    def go_private(self) -> None:
+        """Keep the account in memory, as the directory has no locks.
+
+        What others store shows in estimates only, and what they use not at all.
+        """
+        with self._turn:
+            self._leave()
+            self._is_private = True
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[Book]:
         """Have the ledger to oneself for the time of a ``with``; not for long.
@@ -246,7 +262,7 @@ class Ledger:
         try:
             file, is_new = self._lock()
             try:
-                book = Book(file, self._number)
+                book = Book(file, self._number, is_private=self._is_private)
                 self._settle(book, is_new=is_new)
                 yield book
             finally:
@@ -381,6 +397,8 @@ class Ledger:
         raise OSError(errno.ESTALE, "the ledger does not stay")
 
     def _is_still_there(self) -> bool:
+        if self._is_private:
+            return True
         try:
             status = os.stat(FILE_NAME, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -391,7 +409,10 @@ class Ledger:
         if self._file is None:
             if self._is_closed:
                 raise OSError(errno.EBADF, "the cache is closed")
-            file = os.open(FILE_NAME, _FLAGS, 0o600, dir_fd=self._directory)
+            if self._is_private:
+                file = os.memfd_create(FILE_NAME, os.MFD_CLOEXEC)
+            else:
+                file = os.open(FILE_NAME, _FLAGS, 0o600, dir_fd=self._directory)
             status = os.fstat(file)
             self._identity = (status.st_dev, status.st_ino)
             self._file = file
@@ -452,6 +473,10 @@ class Ledger:
         while self._released:
             with contextlib.suppress(OSError):  # ends with our process anyway
                 self._write_pin(self._released.popleft())
+
+
+def _is_stale(summary: Summary) -> bool:
+    return not 0 <= time.time() - summary.counted_at_s < _ESTIMATE_VALID_S
 
 
 def _wait_for_lock(file: int) -> None:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from cvmfsexec import log
+from cvmfsexec.cache import byte_locks
 from cvmfsexec.cache.eviction import evict, recount
 from cvmfsexec.cache.lasting_pins import pinned_for_good, size_of
 from cvmfsexec.cache.ledger import Book, Ledger
@@ -103,6 +104,25 @@ class Quota:
         Raises:
             OSError: There is no ledger here, and cannot be.
         """
+        try:
+            self._open_account()
+        except OSError as error:
+            if not byte_locks.means_no_locks(error):
+                raise
+            self._do_without_locks()
+
+    def _do_without_locks(self) -> None:
+        from cvmfsexec.cache.file_system_type import file_system_type_of
+
+        log.warning(
+            "cache directory %s: its file system (%s) has no locks; how much other "
+            "sessions keep there is only estimated",
+            self._path,
+            file_system_type_of(self._directory) or "of an unknown kind",
+        )
+        self._ledger.go_private()
+
+    def _open_account(self) -> None:
         with self._ledger.locked() as book:
             book.settle_dead()
             is_old = book.summary.counted_at_s < time.time() - _COUNT_VALID_S

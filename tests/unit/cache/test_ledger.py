@@ -1,6 +1,7 @@
 """The ledger when something happens to it: hostile hands, other file systems."""
 
 import errno
+import fcntl
 import os
 import tempfile
 import threading
@@ -322,3 +323,41 @@ def test_an_account_of_a_dead_process_is_taken_over(root: Path) -> None:
     assert store.used_bytes() == 31_000
     assert store.quota.binding_limit_bytes() == LIMIT
     store.close()
+
+
+@pytest.fixture
+def no_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the file system of the cache have no locks."""
+    real = fcntl.fcntl
+
+    def refuse(descriptor: int, command: int, *arguments: Any) -> Any:  # noqa: ANN401
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if command == fcntl.F_OFD_SETLK and path.startswith(str(root)):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        return real(descriptor, command, *arguments)
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_limit_holds_by_estimates(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ledger, "_ESTIMATE_VALID_S", 0.0)
+    stores = [DirectoryStore.open(str(root), LIMIT) for _ in range(2)]
+    assert "has no locks" in caplog.text
+    assert "ext4" in caplog.text or "(" in caplog.text
+    warnings = len(caplog.records)
+    pin = stores[0].pin(name(0))
+    for number in range(40):
+        fill(stores[number % 2], range(number, number + 1))
+        assert true_bytes(root) <= LIMIT + 2 * quota.GRANT_BYTES_MAX // 64
+    assert true_bytes(root) >= LIMIT // 2
+    assert stores[0].quota.in_use() == {name(0)}
+    assert stores[1].quota.clean(0)
+    assert true_bytes(root) == stores[0].used_bytes() == 0
+    assert len(caplog.records) == warnings == 2
+    assert not (root / ledger.FILE_NAME).read_bytes()
+    pin.release()
+    for store in stores:
+        store.close()
