@@ -9,7 +9,7 @@ import pytest
 ChangingCall = Callable[..., Any]
 
 STORAGE_CALLS = (
-    *("open", "write", "sendfile", "dup", "close"),
+    *("open", "write", "pwrite", "sendfile", "dup", "close"),
     *("link", "rename", "mkdir", "unlink"),
 )
 

@@ -49,6 +49,7 @@ TARGETS = {
     "format/manifest.py": {"manifest"},
     "format/names.py": {"names"},
     "format/pac_answer.py": {"pac_answer"},
+    "format/pack_index.py": {"pack_index"},
     "format/package.py": {"rpm"},
     "format/parameters.py": {"parameters"},
     "format/pem.py": {"certificate"},

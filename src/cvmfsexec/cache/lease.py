@@ -23,7 +23,9 @@ FILE_NAME = "cvmfsexec.lease"
 DURATION_S = 300.0
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o660
+_TOKEN_BYTES = 8
 
 
 class Lease:
@@ -35,8 +37,9 @@ class Lease:
 
     def __init__(self, directory: int) -> None:
         self._directory = directory
-        self._own_name = f"{FILE_NAME}.{os.urandom(8).hex()}"
-        self._held: os.stat_result | None = None
+        self._token = os.urandom(_TOKEN_BYTES)
+        self._own_name = f"{FILE_NAME}.{self._token.hex()}"
+        self._is_held = False
 
     def acquire(self) -> bool:
         """Take the lease; return whether nobody else has it."""
@@ -49,22 +52,20 @@ class Lease:
 
     def renew(self) -> bool:
         """Show that the holder lives; return whether it still has the lease."""
-        if self._held is None:
+        if not self._is_held:
             return False
-        try:
-            if os.path.samestat(self._stat(FILE_NAME), self._held):
+        self._is_held = False
+        with contextlib.suppress(OSError):
+            if self._read(FILE_NAME)[0] == self._token:
                 os.utime(FILE_NAME, dir_fd=self._directory)
-                return True
-        except OSError:
-            pass
-        self._held = None
-        return False
+                self._is_held = True
+        return self._is_held
 
     def release(self) -> None:
         """Let others have the lease."""
         if self.renew():
             self._unlink(FILE_NAME)
-        self._held = None
+        self._is_held = False
 
     def now_s(self) -> float:
         """Return what time it is where modification times come from.
@@ -85,31 +86,36 @@ class Lease:
         except FileExistsError:
             return False
         try:
-            self._held = os.fstat(descriptor)
+            os.write(descriptor, self._token)
         finally:
             os.close(descriptor)
+        self._is_held = True
         return True
 
     def _take_over(self) -> bool:
         """Remove a stale lease; return whether there is none any more."""
         try:
-            found = self._stat(FILE_NAME)
-            if abs(self.now_s() - found.st_mtime) <= DURATION_S:
+            found = self._read(FILE_NAME)
+            if abs(self.now_s() - found[1]) <= DURATION_S:
                 return False
             rename_in(self._directory, FILE_NAME, self._own_name)
         except FileNotFoundError:
             return True  # released, or somebody else has just taken it over
-        taken = self._stat(self._own_name)
-        is_stale = os.path.samestat(taken, found) and taken.st_mtime == found.st_mtime
-        if not is_stale:
+        if self._read(self._own_name) != found:
             with contextlib.suppress(OSError):
                 rename_in(self._directory, self._own_name, FILE_NAME)
             return False
         self._unlink(self._own_name)
         return True
 
-    def _stat(self, name: str) -> os.stat_result:
-        return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+    def _read(self, name: str) -> tuple[bytes, float]:
+        """Return who wrote a lease (an inode may be used again), and when."""
+        descriptor = os.open(name, _READ_FLAGS, dir_fd=self._directory)
+        try:
+            token = os.read(descriptor, _TOKEN_BYTES)
+            return token, os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
 
     def _unlink(self, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -270,14 +270,18 @@ class PackedStore:
                 continue
             if not renewal.is_held():
                 return
-            for place in self._packs.packed_in(name):
+            for place in self._packs.objects_told_by(name):
                 self._move(place)
             self._unlink(_paths_of(name))
 
     def _move(self, place: Place) -> None:
+        record = place.record
+        if record.kind is RecordKind.OWN_FILE:
+            self._packs.note_own_file(record.content_hash, record.size_bytes)
+            return
         content = self._packs.read(place)
         if content is not None:
-            self._packs.append(place.record.content_hash, content)
+            self._packs.append(record.content_hash, content)
 
     def _sizes(self) -> dict[str, tuple[int, float]]:
         """Return size and last use of each pack."""

@@ -203,11 +203,10 @@ class Packs:
         writer = self._writer
         return writer.name if writer is not None else None
 
-    def packed_in(self, name: str) -> list[Place]:
-        """Return the objects of one pack that are still used from there."""
+    def objects_told_by(self, name: str) -> list[Place]:
+        """Return the objects that are found by one pack's index."""
         with self._lock:
-            loaded = self._by_name.get(name)
-            places = self._all(RecordKind.PACKED) if loaded is not None else []
+            places = self._all(RecordKind.PACKED) + self._all(RecordKind.OWN_FILE)
         return [place for place in places if place.pack == name]
 
     def own_files_bytes(self) -> int:

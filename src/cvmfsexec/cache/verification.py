@@ -185,10 +185,13 @@ def _copy_bytes(source: int, copy: int, size_bytes: int) -> bytes:
 
 
 def _is_stream(descriptor: int) -> bool:
-    """Whether a file begins as a zlib stream does, and goes on like one."""
-    start = os.pread(descriptor, _PIECE_BYTES, 0)
+    """Whether a file is a zlib stream from its beginning to its end."""
+    stream = zlib.decompressobj()
     try:
-        zlib.decompressobj().decompress(start, _PIECE_BYTES)
+        for piece in scratch.pieces(descriptor):
+            stream.decompress(piece, _PIECE_BYTES)
+            while stream.unconsumed_tail:
+                stream.decompress(stream.unconsumed_tail, _PIECE_BYTES)
     except zlib.error:
         return False
-    return bool(start)
+    return stream.eof and not stream.unused_data
