@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfsexec.cli.trace_cmd import read_trace
+from cvmfsexec.cli.traces import read_trace
 from cvmfsexec.format.trace import Event
 from tests.support.commands import client_dist, run_cvmfs, run_exec
 from tests.support.nginx import Nginx

@@ -12,7 +12,7 @@ from cvmfsexec.cli.options import add_dist, add_json, repository_path
 from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.cli.report import write_message
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
-from cvmfsexec.cli.trace_cmd import read_trace
+from cvmfsexec.cli.traces import read_trace
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.client.warming import Failure, Warmth, Wishes, warm
 from cvmfsexec.errors import ConfigurationError, CvmfsError

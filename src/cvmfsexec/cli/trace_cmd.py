@@ -7,10 +7,8 @@ from collections.abc import Iterable
 
 from cvmfsexec.cli.options import add_dist, add_json
 from cvmfsexec.cli.output import printable, write_line
-from cvmfsexec.errors import ConfigurationError
-from cvmfsexec.format.trace import MOUNT_DIRECTORY, Event, TraceRecord, parse_trace
-
-TRACE_BYTES_MAX = 1 << 30
+from cvmfsexec.cli.traces import read_trace
+from cvmfsexec.format.trace import MOUNT_DIRECTORY, Event, TraceRecord
 
 _CODES = frozenset(map(int, Event))
 
@@ -52,23 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
     for path in touched:
         write_line(printable(path))
     return 0
-
-
-def read_trace(path: str) -> list[TraceRecord]:
-    """Return what a trace tells.
-
-    Raises:
-        ConfigurationError: There is no such file, or it is far too large.
-        FormatError: It is no trace.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(TRACE_BYTES_MAX + 1)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > TRACE_BYTES_MAX:
-        raise ConfigurationError(f"{path} is too large for a trace")
-    return list(parse_trace(data))
 
 
 class _Touched:
