@@ -1,5 +1,6 @@
 """System calls that fail, or at which the process dies."""
 
+import fcntl
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,10 @@ ChangingCall = Callable[..., Any]
 STORAGE_CALLS = (
     *("open", "write", "pwrite", "sendfile", "dup", "close"),
     *("link", "rename", "mkdir", "unlink"),
+    *("ftruncate", "posix_fallocate", "utime", "fchmod"),
 )
+"""What changes a directory or a file; and ``fcntl``, which takes and gives locks. To
+die at a call that only reads is the same as to die at the next one that does not."""
 
 
 def fail_calls(
@@ -90,3 +94,4 @@ def _die_at(call_number: int) -> None:
 
     for name in STORAGE_CALLS:
         setattr(os, name, count_and_call(getattr(os, name)))
+    vars(fcntl)["fcntl"] = count_and_call(fcntl.fcntl)
