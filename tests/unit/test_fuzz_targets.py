@@ -24,6 +24,7 @@ TARGETS = {
     "catalog/reader.py": {"catalog", "file_system"},
     "cli/exec_cmd.py": {"command_line"},
     "cli/fusemount_cmd.py": {"singcvmfs_command_line"},
+    "cli/hit_rates.py": {"hit_rate"},
     "cli/makedist_cmd.py": {"makedist_command_line"},
     "cli/mount_words.py": {"mount_command_line"},
     "cli/mountrepo_cmd.py": {"mount_command_line"},

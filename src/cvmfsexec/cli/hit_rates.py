@@ -1,16 +1,16 @@
 """How well the cache serves the sessions that run: asked of each of their mounts."""
 
-import json
 import os
+import re
 from functools import partial
 from typing import NamedTuple
 
-from cvmfsexec.errors import CvmfsError
+from cvmfsexec.errors import CvmfsError, FormatError
 from cvmfsexec.namespaces.join import ask_inside, list_sessions
 
 PATIENCE_S = 5.0
 
-_VALUE_BYTES_MAX = 64
+_ANSWER = re.compile(rb"(n/a|[0-9]{1,3}\.[0-9]{1,3}) ([0-9]{1,18})")
 
 
 class HitRate(NamedTuple):
@@ -44,8 +44,8 @@ def hit_rates() -> tuple[list[HitRate], list[str]]:
             try:
                 question = partial(_look, name)
                 answer = ask_inside(session.name, question, PATIENCE_S)
-                told.append(_parse(session.name, name, answer))
-            except (CvmfsError, ValueError):
+                told.append(parse_answer(session.name, name, answer))
+            except CvmfsError:
                 silent.append(f"{session.name} ({name})")
     return told, silent
 
@@ -53,19 +53,18 @@ def hit_rates() -> tuple[list[HitRate], list[str]]:
 def _look(fqrn: str) -> bytes:
     """Return what the mount of a repository tells; called inside of the session."""
     mountpoint = f"/cvmfs/{fqrn}"
-    values = [
-        os.getxattr(mountpoint, name)[:_VALUE_BYTES_MAX].decode("ascii", "replace")
-        for name in ("user.hitrate", "user.ndownload")
-    ]
-    return json.dumps(values).encode()
+    names = ("user.hitrate", "user.ndownload")
+    return b" ".join(os.getxattr(mountpoint, name) for name in names)
 
 
-def _parse(session: str, fqrn: str, answer: bytes) -> HitRate:
-    """Read an answer.
+def parse_answer(session: str, fqrn: str, answer: bytes) -> HitRate:
+    """Read what a mount tells: a percentage or ``n/a``, and a number.
 
     Raises:
-        ValueError: It makes no sense.
+        FormatError: It is something else.
     """
-    rate, downloads = json.loads(answer)
-    percent = None if rate == "n/a" else float(rate)
-    return HitRate(session, fqrn, percent, int(downloads))
+    match = _ANSWER.fullmatch(answer)
+    if match is None:
+        raise FormatError(f"not a hit rate: {answer[:80]!r}")
+    percent = None if match[1] == b"n/a" else float(match[1])
+    return HitRate(session, fqrn, percent, int(match[2]))
