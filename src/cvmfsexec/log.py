@@ -115,7 +115,7 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
         from cvmfsexec.log_places import open_places
 
         places, _unopened = _unopened, None
-        for handler in open_places(places):
+        for handler in open_places(*places):
             logger.addHandler(handler)
             logger.setLevel(min(logger.level or handler.level, handler.level))
     logger.log(level, "%s", harmless(message % values if values else message))

@@ -4,12 +4,8 @@ import contextlib
 import logging
 import os
 from logging.handlers import SysLogHandler
-from typing import TYPE_CHECKING
 
 from cvmfsexec.log_file import LimitedFile
-
-if TYPE_CHECKING:
-    from cvmfsexec.log import LogPlaces
 
 FILE_BYTES_MAX = 10 << 20
 DEBUG_FILE_BYTES_MAX = 100 << 20
@@ -18,21 +14,35 @@ DEBUG_FILE_BYTES_MAX = 100 << 20
 SYSLOG_SOCKET = "/dev/log"
 
 
-def open_places(places: "LogPlaces") -> list[logging.Handler]:
-    """Open what can be opened; what cannot is left out, as stderr is there still."""
-    line = logging.Formatter(f"%(asctime)s %(levelname)s {places.label}: %(message)s")
+def open_places(
+    label: str,
+    file: str = "",
+    debug_file: str = "",
+    syslog_facility: int | None = None,
+    syslog_priority: str = "notice",
+) -> list[logging.Handler]:
+    """Open what can be opened; what cannot is left out, as stderr is there still.
+
+    Args:
+        label: As all others, a field of ``log.LogPlaces``.
+        file: For normal events and troubles.
+        debug_file: For everything.
+        syslog_facility: For what a file would be given.
+        syslog_priority: What normal events are called there.
+    """
     handlers: list[logging.Handler] = []
     with contextlib.suppress(OSError):
-        if places.file:
-            handlers.append(_file(places.file, FILE_BYTES_MAX, logging.INFO))
+        if file:
+            handlers.append(_file(file, FILE_BYTES_MAX, logging.INFO))
     with contextlib.suppress(OSError):
-        if places.debug_file:
-            size_bytes = DEBUG_FILE_BYTES_MAX
-            handlers.append(_file(places.debug_file, size_bytes, logging.DEBUG))
+        if debug_file:
+            handlers.append(_file(debug_file, DEBUG_FILE_BYTES_MAX, logging.DEBUG))
     for handler in handlers:
-        handler.setFormatter(line)
-    if places.syslog_facility is not None:
-        handlers.append(_Syslog(places.syslog_facility, places))
+        handler.setFormatter(
+            logging.Formatter(f"%(asctime)s %(levelname)s {label}: %(message)s")
+        )
+    if syslog_facility is not None:
+        handlers.append(_Syslog(label, syslog_facility, syslog_priority))
     return handlers
 
 
@@ -48,11 +58,11 @@ class _Syslog(SysLogHandler):
 
     ident = "cvmfs2: "
 
-    def __init__(self, facility: int, places: "LogPlaces") -> None:
+    def __init__(self, label: str, facility: int, priority: str) -> None:
         super().__init__(SYSLOG_SOCKET, facility=facility)
-        self._priority = places.syslog_priority
+        self._priority = priority
         self.setLevel(logging.INFO)
-        self.setFormatter(logging.Formatter(f"({places.label}) %(message)s"))
+        self.setFormatter(logging.Formatter(f"({label}) %(message)s"))
 
     def encodePriority(self, facility: int | str, priority: int | str) -> int:  # noqa: N802 -- its name there
         """Return the number of a message; a normal event has the configured one."""

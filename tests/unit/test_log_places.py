@@ -40,13 +40,13 @@ def test_system_log_is_told_as_by_the_original(
 
 
 def with_handler(places: LogPlaces, level: int, message: str) -> None:
-    (handler,) = log_places.open_places(places)
+    (handler,) = log_places.open_places(*places)
     handler.handle(logging.LogRecord("x", level, "", 0, message, None, None))
     handler.close()
 
 
 def test_listener_that_went_away_does_no_harm(listener: socket.socket) -> None:
-    (handler,) = log_places.open_places(LogPlaces("a", syslog_facility=1))
+    (handler,) = log_places.open_places("a", syslog_facility=1)
     listener.close()
     handler.handle(logging.LogRecord("x", logging.INFO, "", 0, "told", None, None))
     handler.close()
@@ -56,6 +56,6 @@ def test_file_that_cannot_be_opened_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below_a_file = str(tmp_path / "file/log")
     good = str(tmp_path / "debug")
-    (handler,) = log_places.open_places(LogPlaces("a", below_a_file, good))
+    (handler,) = log_places.open_places("a", below_a_file, good)
     assert handler.level == logging.DEBUG
     handler.close()

@@ -46,6 +46,8 @@ revision of the past.
                    show a file or directory, one of a repository for example, at a
                    second place as well; may be given several times
   --on-demand      mount any other repository when something of it is used first
+  --report FILE    write an HTML page about the job when it has ended: what was
+                   requested, how fast it came, what was read, what failed
   --trace FILE     write down which files and directories are touched, for
                    'cvmfs prefetch --replay FILE' on the next node
   --replace-native show nothing of a /cvmfs that the host has itself
@@ -92,6 +94,7 @@ class Arguments(NamedTuple):
     joined: str | None = None
     wait: str | None = None
     trace: str | None = None
+    report: str | None = None
     binds: tuple[str, ...] = ()
     has_interface: bool = True
     is_on_demand: bool = False
@@ -105,6 +108,7 @@ _WITH_VALUE = {
     "--join": "joined",
     "--mode": "mode",
     "--name": "name",
+    "--report": "report",
     "--trace": "trace",
     "--wait": "wait",
 }
@@ -117,6 +121,7 @@ _NOT_WITH_JOIN = (
     "mode",
     "name",
     "replaces_native",
+    "report",
     "trace",
 )
 _FLAGS: dict[str, tuple[str, object]] = {
@@ -270,26 +275,31 @@ def _run(arguments: Arguments, environment: dict[str, str]) -> int:
     if arguments.trace is not None and root is not None:
         root = root._replace(given_trace=_checked_trace(arguments.trace, cwd))
     _arrange_interface(arguments, environment)
-    return run(
-        ExecRequest(
-            repositories=repositories,
-            configuration_repository=first,
-            command=arguments.command or (_default_shell(),),
-            cwd=cwd,
-            environment=environment,
-            uid=os.getuid(),
-            gid=os.getgid(),
-            replaces_native=arguments.replaces_native,
-            mode=int(arguments.mode or 0),
-            name=_checked_name(arguments.name),
-            image=os.path.join(cwd, arguments.image) if arguments.image else "",
-            binds=tuple(_bind(text, cwd) for text in arguments.binds),
-            has_interface=arguments.has_interface,
-            is_on_demand=arguments.is_on_demand,
-            pins=_pins(repositories, typed_pins),
-        ),
-        root,
-        exit_codes.exit_status_of,
+    request = ExecRequest(
+        repositories=repositories,
+        configuration_repository=first,
+        command=arguments.command or (_default_shell(),),
+        cwd=cwd,
+        environment=environment,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        replaces_native=arguments.replaces_native,
+        mode=int(arguments.mode or 0),
+        name=_checked_name(arguments.name),
+        image=os.path.join(cwd, arguments.image) if arguments.image else "",
+        binds=tuple(_bind(text, cwd) for text in arguments.binds),
+        has_interface=arguments.has_interface,
+        is_on_demand=arguments.is_on_demand,
+        pins=_pins(repositories, typed_pins),
+    )
+    if arguments.report is None:
+        return run(request, root, exit_codes.exit_status_of)
+    from cvmfsexec.cli.job_report import run_and_report
+
+    return run_and_report(
+        os.path.join(cwd, arguments.report),
+        request,
+        lambda recorded: run(recorded, root, exit_codes.exit_status_of),
     )
 
 

@@ -105,7 +105,7 @@ class Recording:
         readings = self._account.readings()
         readings.sort(key=lambda one: one[1].seconds, reverse=True)
         return tuple(
-            FileRead(self._describe(inode)[:_PATH_MAX], *reading)
+            FileRead(_unquoted(self._describe(inode))[:_PATH_MAX], *reading)
             for inode, reading in readings[:FILES_MAX]
         )
 
@@ -114,3 +114,9 @@ class Recording:
             os.write(self._descriptor, gauges.serialize() + b"\n")
         except OSError as error:
             log.debug("a line of the recording is lost: %s", error.strerror)
+
+
+def _unquoted(description: str) -> str:
+    """Return a path as it is; messages set it in quotation marks."""
+    is_path = description[:1] in {"'", '"'}
+    return description[1:-1] if is_path else description

@@ -144,7 +144,7 @@ class FuseServer:
             return agreed
         self.terms = agreed
         self._operations = operations = self.operations(agreed)
-        self._crew = Crew(self._device_fd, operations.answer, self._threads)
+        self._crew = self._new_crew(operations)
         return Ending.STOPPED if self._is_stop_wanted else self._crew.run(alarm)
 
     def _new_crew(self, operations: Operations) -> Crew:
