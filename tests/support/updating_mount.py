@@ -1,4 +1,4 @@
-"""Published repositories on the real kernel that follow their revisions when told to."""
+"""Published repositories on the real kernel, whose revisions are followed when told."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -154,7 +154,10 @@ def two(tmp_path: Path) -> Iterator[World]:
 def test_the_head_is_adopted_and_remembered(world: World) -> None:
     manifest = world.publish().manifest
     assert world.select() == Revision(
-        manifest.root_catalog, manifest.root_catalog_size, number=7
+        manifest.root_catalog,
+        manifest.root_catalog_size,
+        number=7,
+        published_at_s=manifest.published_at_s,
     )
     assert world.remembered == (manifest.root_catalog, manifest.published_at_s, 7)
 
@@ -187,7 +190,9 @@ def test_nothing_else_is_learnt_from_an_unchanged_manifest(world: World) -> None
     lie = documents.manifest._replace(revision=99, root_catalog_size=1, ttl_s=1)
     world.servers.publish(documents._replace(manifest=lie))
     # The size in particular: a wrong one would have the cached catalog thrown away.
-    assert world.select() == Revision(lie.root_catalog, 0, number=7)
+    assert world.select() == Revision(
+        lie.root_catalog, 0, number=7, published_at_s=documents.manifest.published_at_s
+    )
     assert world.remembered is not None
     assert world.remembered.revision == 7
 
@@ -197,7 +202,11 @@ def test_other_content_under_the_same_number_is_not_adopted(world: World) -> Non
     world.remember(known)
     world.publish(7, OTHER_ROOT)
     revision = world.select()
-    assert revision == Revision(known.manifest.root_catalog, number=7)
+    assert revision == Revision(
+        known.manifest.root_catalog,
+        number=7,
+        published_at_s=known.manifest.published_at_s,
+    )
     assert not revision.is_offline
     assert world.remembered is not None
     assert world.remembered.root_catalog == known.manifest.root_catalog

@@ -1,0 +1,290 @@
+"""Any history of a repository, seen through a kernel that keeps all it is told."""
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from cvmfsexec.client.updates import Outcome
+from tests.support.clients import open_client
+from tests.support.kernel_model import KernelModel
+from tests.support.published import publish_tree
+
+NAMES = ["a", "b", "c"]
+MARKER = ".cvmfscatalog"
+
+names = st.sampled_from(NAMES)
+paths = st.lists(names, min_size=1, max_size=3).map("/".join)
+contents = st.binary(max_size=3)
+
+
+class Node(NamedTuple):
+    """What there is at a path.
+
+    Attributes:
+        mode: Type and permissions.
+        content: Bytes of a file, target of a link, names in a directory.
+    """
+
+    mode: int
+    content: bytes | tuple[bytes, ...]
+
+
+class Listing(NamedTuple):
+    """A directory that is being listed."""
+
+    inode: int
+    names: list[bytes]
+    rest: list[bytes]
+    cookie: int
+
+
+def read_source(top: Path) -> dict[bytes, Node]:
+    """Return all nodes of a directory by their paths, that of the top being empty."""
+    nodes = {}
+    for directory, _, _ in os.walk(top):
+        path = Path(directory)
+        for one in [path, *(each for each in path.iterdir() if not _is_dir(each))]:
+            relative = os.fsencode(str(one.relative_to(top)))
+            nodes[b"" if relative == b"." else relative] = _node(one)
+    return nodes
+
+
+def _is_dir(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _node(path: Path) -> Node:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return Node(mode, os.fsencode(os.readlink(path)))
+    if stat.S_ISDIR(mode):
+        return Node(mode, tuple(sorted(os.fsencode(name) for name in os.listdir(path))))
+    return Node(mode, path.read_bytes())
+
+
+class History(RuleBasedStateMachine):
+    """Publish, update, look, list, read, forget; in any order."""
+
+    @initialize()
+    def mount(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="cvmfsexec-history-"))
+        self.source = self.directory / "source" / "tree"
+        (self.source / "a" / "b").mkdir(parents=True)
+        (self.source / "a" / "b" / MARKER).touch()
+        (self.source / "a" / "c").write_bytes(b"first")
+        repository = publish_tree(self.directory, self.source)
+        self.published = self.shown = read_source(self.source)
+        self.is_published = True
+        self.client = open_client(
+            self.directory, repository, f"file://{repository.output}"
+        )
+        self.kernel = KernelModel(self.client.file_system())
+        self.client.follow(self.kernel.file_system, self.kernel)
+        self.held: list[tuple[int, Node]] = []
+        self.listings: list[Listing] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "client"):
+            self.client.close()
+        if hasattr(self, "directory"):
+            shutil.rmtree(self.directory)
+
+    # -- the publisher --------------------------------------------------------------
+
+    @rule(path=paths, content=contents)
+    def write(self, path: str, content: bytes) -> None:
+        self._make_way(path).write_bytes(content)
+
+    @rule(path=paths)
+    def make_directory(self, path: str) -> None:
+        place = self.source / path
+        if not self._exists(path) or not _is_dir(place):
+            self._make_way(path).mkdir()
+
+    @rule(path=paths, points_to=names)
+    def make_link(self, path: str, points_to: str) -> None:
+        self._make_way(path).symlink_to(points_to)
+
+    @rule(path=paths)
+    def remove(self, path: str) -> None:
+        if self._exists(path):
+            _remove(self.source / path)
+
+    @rule(path=paths, other=paths)
+    def rename(self, path: str, other: str) -> None:
+        old = self.source / path
+        is_inside = f"{other}/".startswith(f"{path}/") or f"{path}/".startswith(
+            f"{other}/"
+        )
+        if self._exists(path) and not is_inside:
+            new = self._make_way(other)
+            if self._exists(path):
+                old.rename(new)
+
+    @rule(path=paths, mode=st.sampled_from([0o755, 0o700, 0o555]))
+    def change_mode(self, path: str, mode: int) -> None:
+        place = self.source / path
+        if self._exists(path) and not place.is_symlink():
+            place.chmod(mode)
+
+    @rule(path=paths, name=names)
+    def add_hard_link(self, path: str, name: str) -> None:
+        place = self.source / path
+        other = place.with_name(name)
+        if not self._exists(path) or os.path.lexists(other):
+            return
+        if place.is_file() and not place.is_symlink():
+            other.hardlink_to(place)
+
+    @rule(path=paths)
+    def nest(self, path: str) -> None:
+        if self._exists(path) and _is_dir(self.source / path):
+            (self.source / path / MARKER).touch()
+
+    @rule(path=paths)
+    def merge(self, path: str) -> None:
+        if self._exists(path) and _is_dir(self.source / path):
+            (self.source / path / MARKER).unlink(missing_ok=True)
+
+    @rule()
+    def publish(self) -> None:
+        publish_tree(self.directory, self.source)
+        self.published = read_source(self.source)
+
+    # -- the mount ------------------------------------------------------------------
+
+    @rule()
+    def update(self) -> None:
+        outcome = self.client.updates.check_now()
+        assert outcome in (Outcome.APPLIED, Outcome.UP_TO_DATE)
+        self.shown = self.published
+
+    @rule()
+    def publish_and_update(self) -> None:
+        self.publish()
+        self.update()
+
+    @rule()
+    def nothing_new_asks_for_nothing(self) -> None:
+        self.all_is_shown()
+        self.update()
+        self.all_is_shown()
+        before = self.kernel.asked
+        assert self.client.updates.check_now() is Outcome.UP_TO_DATE
+        self.all_is_shown()
+        assert self.kernel.asked == before
+
+    @rule()
+    def all_is_shown(self) -> None:
+        for path in self.shown:
+            self._look_at(path)
+
+    @rule(path=paths)
+    def look_up(self, path: str) -> None:
+        self._look_at(os.fsencode(path))
+
+    @rule(path=paths)
+    def open(self, path: str) -> None:
+        node = self.shown.get(os.fsencode(path))
+        inode = self.kernel.resolve(os.fsencode(path))
+        if node is not None and inode is not None:
+            self.held.append((inode, node))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        inode, node = data.draw(st.sampled_from(self.held))
+        if isinstance(node.content, bytes):
+            assert self._content(inode, node.mode) == node.content
+        else:
+            list(self.kernel.file_system.list_(inode, 0))  # any state of it
+            self.kernel.file_system.parent(inode)
+
+    @rule(path=paths)
+    def begin_to_list(self, path: str) -> None:
+        node = self.shown.get(os.fsencode(path))
+        inode = self.kernel.resolve(os.fsencode(path))
+        if inode is None or node is None or not isinstance(node.content, tuple):
+            return
+        first = next(iter(self.kernel.file_system.list_(inode, 0)), None)
+        if first is not None:
+            rest = sorted({*node.content} - {first[1]})
+            self.listings.append(Listing(inode, [first[1]], rest, first[0]))
+
+    @precondition(lambda self: self.listings)
+    @rule()
+    def end_the_listing(self) -> None:
+        listing = self.listings.pop()
+        left = self.kernel.file_system.list_(listing.inode, listing.cookie)
+        assert sorted(name for _, name, _ in left) == listing.rest
+
+    @rule(path=paths)
+    def forget(self, path: str) -> None:
+        directory, _, name = os.fsencode(path).rpartition(b"/")
+        inode = self.kernel.resolve(directory)
+        if inode is not None:
+            self.kernel.forget(inode, name)
+
+    def _look_at(self, path: bytes) -> None:
+        """Compare what the kernel shows at a path with what was published."""
+        node = self.shown.get(path)
+        inode = self.kernel.resolve(path)
+        if node is None:
+            assert inode is None, path
+            return
+        assert inode is not None, path
+        assert self.kernel.attributes(inode).mode == node.mode, path
+        if isinstance(node.content, tuple):
+            assert tuple(sorted(self.kernel.names(inode))) == node.content, path
+        else:
+            assert self._content(inode, node.mode) == node.content, path
+
+    def _content(self, inode: int, mode: int) -> bytes:
+        if stat.S_ISLNK(mode):
+            return self.kernel.file_system.readlink(inode) or b""
+        return bytes(self.kernel.file_system.read(inode, 0, 100))
+
+    def _exists(self, path: str) -> bool:
+        """Whether something is at a path; links are not followed."""
+        place = self.source
+        for name in path.split("/")[:-1]:
+            place /= name
+            if not _is_dir(place):
+                return False
+        return os.path.lexists(self.source / path)
+
+    def _make_way(self, path: str) -> Path:
+        """Return a place where nothing is, in a directory."""
+        place = self.source
+        for name in path.split("/")[:-1]:
+            place /= name
+            if not _is_dir(place):
+                _remove(place)
+                place.mkdir()
+        if self._exists(path):
+            _remove(self.source / path)
+        return self.source / path
+
+
+def _remove(path: Path) -> None:
+    if _is_dir(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# A publication takes 50 ms, most of it to sign.
+History.TestCase.settings = settings(
+    max_examples=max(settings().max_examples // 5, 10),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+TestHistory = History.TestCase
