@@ -115,7 +115,7 @@ def _run(line: "CommandLine", environment: dict[str, str]) -> int:
         return _become((program.path, *line.words()), environment)
     from cvmfsexec.apptainer.stored_image import repository_of
 
-    fqrn = repository_of(line.image)
+    fqrn = repository_of(line.image or "")
     if fqrn:
         return _run_stored(fqrn, line, program, environment)
     words = _with_repositories(line, program, environment)
