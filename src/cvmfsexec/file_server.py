@@ -175,12 +175,13 @@ class FileServer:
             self._repository.fqrn,
             configuration.path("CVMFS_TALK_SOCKET"),
         )
-        if socket is not None:
-            mountpoint = self._repository.mountpoint
-            client.hear(
-                socket,
-                partial(_talk_answers, client, configuration, mountpoint, server),
-            )
+        if socket is None:
+            return ""
+        mountpoint = self._repository.mountpoint
+        client.hear(
+            socket, partial(_talk_answers, client, configuration, mountpoint, server)
+        )
+        return socket.path
 
     def _serve(self, channel: ServiceChannel) -> None:
         fqrn = self._repository.fqrn
@@ -206,10 +207,10 @@ class FileServer:
             client.follow(file_system, server)
             # With several repositories, it matters whose trouble is told.
             log.speak_as(f"cvmfsexec: {fqrn}")
-            self._hear(client, configuration, server)
+            talk_path = self._hear(client, configuration, server)
             gc.freeze()  # what is here now lives as long as the process
             self._can_be_absent = False
-            channel.ready()
+            channel.ready(leaves=talk_path)
             if recording is not None:
                 server.faults.on_fault = recording.note_failure
                 recording.start(client.gauges(server), server)

@@ -34,7 +34,7 @@ class SilentChannel:
         """Whether what configures this repository is there: it was read before."""
         return True
 
-    def ready(self) -> None:
+    def ready(self, *, leaves: str = "") -> None:
         """The kernel tells, by answering the first request."""
 
     def wait_for_farewell(self, timeout_s: float) -> bool:
@@ -57,7 +57,7 @@ class AwaitedChannel(SilentChannel):
         """Remember where the starter listens."""
         self._report = report
 
-    def ready(self) -> None:
+    def ready(self, *, leaves: str = "") -> None:  # noqa: ARG002 -- it ends in order
         """Let the starter go."""
         os.write(self._report, bytes(1))
         os.close(self._report)

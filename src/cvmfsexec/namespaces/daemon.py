@@ -91,7 +91,7 @@ class _DaemonChannel:
         """Whether all are ready: or this one would not have been started."""
         return True
 
-    def ready(self) -> None:
+    def ready(self, *, leaves: str = "") -> None:  # noqa: ARG002 -- it ends in order
         """Say that the mount answers, and let go of the starter."""
         syscalls.keep_capabilities()
         # Before the word, or a reader of the starter's output waits for us, too.

@@ -150,6 +150,7 @@ class HostServices:
     def end(self) -> None:
         """Let go who takes leave, and kill all others: they have nothing to save."""
         self._let_leave()
+        self._services.clear_away()
         for pid in self._services.pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, Signals.SIGKILL)

@@ -157,6 +157,7 @@ class _Init:
 
     def take_down(self) -> None:
         """Unmount what must not be cut off by the end of the namespaces."""
+        self._services.clear_away()
         if self._image is not None:
             self._image.unmount()
 

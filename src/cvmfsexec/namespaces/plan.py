@@ -21,8 +21,13 @@ class ServiceChannel(Protocol):
     def wait_for_dependencies(self) -> bool:
         """Wait for the services that this one comes after; whether all are ready."""
 
-    def ready(self) -> None:
-        """Say that the mount answers. The payload waits for this word of all."""
+    def ready(self, *, leaves: str = "") -> None:
+        """Say that the mount answers. The payload waits for this word of all.
+
+        Args:
+            leaves: A file to be removed when the session ends, since the service is
+                killed then; empty for none.
+        """
 
     def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
         """Say why there will be no service; the session then ends with it.

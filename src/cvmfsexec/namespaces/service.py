@@ -64,10 +64,11 @@ class PipeChannel:
         self._wait_for(DEPENDENCIES_READY, DEPENDENCY_ABSENT)
         return DEPENDENCY_ABSENT not in self._happened
 
-    def ready(self) -> None:
+    def ready(self, *, leaves: str = "") -> None:
         """Say that the mount answers; the last privileges are given up with it."""
         syscalls.keep_capabilities()
-        messages.send(self._wiring.messages, Message(Topic.READY, self._name))
+        message = Message(Topic.READY, self._name, text=leaves)
+        messages.send(self._wiring.messages, message)
 
     def failed(self, message: str, *, hint: str = "", status: int = 0) -> None:
         """Say why there will be no service."""

@@ -7,6 +7,7 @@ requester's business alone; from then on it is like the first.
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import Enum
 
 from cvmfsexec.namespaces import descriptors, messages, service, signals
@@ -34,15 +35,17 @@ class _Running:
     Attributes:
         events: Pipe to its process, one byte for each event.
         on_settled: Who asked for it; ``None`` for a service of the plan.
+        leaves: A file to be removed at the end of the session, or empty.
     """
 
-    __slots__ = ("events", "on_settled", "service", "stage")
+    __slots__ = ("events", "leaves", "on_settled", "service", "stage")
 
     def __init__(self, one: Service, events: int, on_settled: OnSettled | None) -> None:
         self.service = one
         self.events = events
         self.on_settled = on_settled
         self.stage = Stage.STARTING
+        self.leaves = ""
 
     def settle(self, stage: Stage, message: Message) -> None:
         self.stage = stage
@@ -166,12 +169,18 @@ class Services:
                 running.stage = Stage.LEAVING
                 messages.send_bytes(running.events, service.FAREWELL)
 
+    def clear_away(self) -> None:
+        """Remove what the services leave behind when they are killed."""
+        for running in self._by_pid.values():
+            _clear_away(running)
+
     def heed(self, message: Message) -> None:
         """Take note of what a service says."""
         running = self._by_name.get(message.sender)
         if running is None or running.stage not in (Stage.STARTING, Stage.READY):
             return
         if message.topic is Topic.READY:
+            running.leaves = message.text
             running.settle(Stage.READY, message)
         elif message.topic in (Topic.ABSENT, Topic.NAMED):
             running.settle(Stage.ABSENT, message)
@@ -187,6 +196,7 @@ class Services:
         if running is None:
             return
         os.close(running.events)
+        _clear_away(running)
         name = running.service.name
         how = signals.describe_end(wait_status)
         lost = Message(Topic.LOST, name, text=f"the file server of {name} {how}")
@@ -210,3 +220,9 @@ class Services:
                 messages.send_bytes(running.events, service.DEPENDENCIES_READY)
             elif starting.isdisjoint(after):
                 messages.send_bytes(running.events, service.DEPENDENCY_ABSENT)
+
+
+def _clear_away(running: _Running) -> None:
+    if running.leaves:
+        with suppress(OSError):
+            os.unlink(running.leaves)
