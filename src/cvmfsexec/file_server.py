@@ -168,8 +168,8 @@ class FileServer:
 
     def _hear(
         self, client: Client, configuration: Configuration, server: FuseServer
-    ) -> None:
-        """Let the mount be talked to, if there is a place for that."""
+    ) -> str:
+        """Let the mount be talked to, and return where; empty for nowhere."""
         socket = take_talk_socket(
             client.settings.cache.workspace,
             self._repository.fqrn,
