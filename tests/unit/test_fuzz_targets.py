@@ -63,6 +63,7 @@ TARGETS = {
     "format/rpm.py": {"rpm"},
     "format/talk_message.py": {"talk_message"},
     "format/tar.py": {"deb", "tar"},
+    "format/gauges.py": {"gauges"},
     "format/trace.py": {"trace"},
     "format/variant_symlink.py": {"variant_symlink"},
     "format/whitelist.py": {"whitelist"},

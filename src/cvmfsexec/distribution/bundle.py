@@ -27,7 +27,8 @@ from cvmfsexec.distribution.interpreter import (
 )
 from cvmfsexec.distribution.libraries import Libraries, find_libraries, read_elf
 from cvmfsexec.distribution.member import Kind, Member
-from cvmfsexec.errors import DistributionError
+from cvmfsexec.errors import DistributionError, FormatError
+from cvmfsexec.format.elf import MAGIC, loaded_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,12 +43,24 @@ COMMANDS = {
 }
 """The commands, and the modules of ``cvmfsexec.cli`` that they are."""
 
-PACKAGES = ("cffi", "cryptography", "deflate", "pycurl", "tqdm")
+PACKAGES = (
+    "cffi",
+    "cryptography",
+    "deflate",
+    "importlib-metadata",
+    "pycurl",
+    "pygal",
+    "tqdm",
+    "zipp",
+)
 """Distributions that we import, and that those import."""
 
 _PAC_ENGINES = {"x86_64": ("pacparser", "dukpy")}
 _PAC_ENGINES_ELSEWHERE = ("dukpy", "pacparser")
 """One of them runs proxy configuration files; the first has wheels for few machines."""
+
+_IF_INSTALLED = ("lazy-importer", "zstandard")
+"""What some versions of ours import, and what newer versions of Python have."""
 
 _STANDARD_LIBRARY_WITHOUT = re.compile(
     r"(__pycache__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|_pyio|config-"
@@ -59,7 +72,9 @@ _EXTENSIONS_WITHOUT = re.compile(
     r"_?xx|_test|_ctypes_test|_curses|_tkinter|_dbm|_gdbm|nis\b|ossaudiodev|readline"
     r"|audioop|_crypt\b|_codecs_|_lsprof"
 )
-_PACKAGES_WITHOUT = re.compile(r"(^|/)(tests?|__pycache__)/|\.(pyi|typed|h|c)$")
+_PACKAGES_WITHOUT = re.compile(
+    r"(^|/)(tests?|__pycache__)/|\.(pyi|typed|h|c)$|^zstandard/(_cffi|backend_cffi)"
+)
 _KEPT_METADATA = re.compile(r"\.dist-info/(licenses/|LICEN|COPYING)")
 _OWN_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _DIST_WITHOUT = ("cvmfs", "var")
@@ -129,7 +144,7 @@ def _collect_runtime(source: Source | None) -> tuple[list[Member], str]:
         for name, path in libraries.by_name.items()
     ]
     members += _starters(interpreter.program, libraries)
-    return members, libraries.machine
+    return [_trimmed(member) for member in members], libraries.machine
 
 
 def _copy_runtime(top: str) -> tuple[list[Member], str]:
@@ -185,9 +200,10 @@ def required_packages(architecture: str) -> tuple[str, ...]:
     from importlib import metadata
 
     engine = _PAC_ENGINES.get(architecture, _PAC_ENGINES_ELSEWHERE)[0]
+    optional = (name for name in _IF_INSTALLED if _is_installed(name))
     return tuple(
         f"{name}=={metadata.version(name)}" if _is_installed(name) else name
-        for name in (*PACKAGES, engine)
+        for name in (*PACKAGES, engine, *optional)
     )
 
 
@@ -200,8 +216,9 @@ def installed_packages() -> "Iterator[tuple[str, str]]":
     from importlib import metadata
 
     engines = _PAC_ENGINES.get(os.uname().machine, _PAC_ENGINES_ELSEWHERE)
-    engine = next((one for one in engines if _is_installed(one)), None)
-    for name in (*PACKAGES, *((engine,) if engine else ())):
+    optional = [one for one in engines if _is_installed(one)][:1]
+    optional += [name for name in _IF_INSTALLED if _is_installed(name)]
+    for name in (*PACKAGES, *optional):
         try:
             files = metadata.distribution(name).files or []
         except metadata.PackageNotFoundError as error:
@@ -280,6 +297,16 @@ def _member(path: str, source: str) -> Member:
         return Member(path, content=content, is_executable=_is_shared_object(path))
     name = re.sub(r"^(packages|[^/]+/python[^/]+)/", "", path)
     return Member(f"{path}c", content=compile_module(content, name))
+
+
+def _trimmed(member: Member) -> Member:
+    """Return a member without what only debuggers read."""
+    if not member.content.startswith(MAGIC):
+        return member
+    try:
+        return member._replace(content=loaded_part(member.content))
+    except FormatError:
+        return member  # whatever it is, nobody loads it
 
 
 def _read(path: str) -> bytes:

@@ -70,7 +70,7 @@ def prepare(target: Target, means: Means, directory: str) -> Source:
         if not target.libraries:
             return Source(interpreter, tuple(installed_packages()))
         root = os.path.join(directory, "system")
-        glibc_minor = _unpack_libraries(target, means, root)
+        glibc_minor = _write_libraries(target, means, root)
         interpreter = interpreter._replace(root=root)
         if target.architecture == target.host:
             return Source(interpreter, tuple(installed_packages()))
@@ -104,7 +104,7 @@ def _interpreter(target: Target, means: Means, directory: str) -> Interpreter:
     return relocatable.unpack_interpreter(archive, directory)
 
 
-def _unpack_libraries(target: Target, means: Means, root: str) -> int:
+def _write_libraries(target: Target, means: Means, root: str) -> int:
     """Write libraries to a root; return the minor version of its glibc."""
     glibc_minor = None
     known: set[str] = set()

@@ -74,9 +74,44 @@ class _Layout(NamedTuple):
         return _Segment(kind, start, address, size)
 
     @property
+    def entry_bytes_min(self) -> int:
+        """Size of a program header."""
+        return 56 if self.bits == 64 else 32
+
+    @property
     def entry(self) -> struct.Struct:
         """One entry of the dynamic section."""
         return struct.Struct(self.order + ("qQ" if self.bits == 64 else "iI"))
+
+
+def loaded_part(data: bytes) -> bytes:
+    """Return what of a program or library is needed to run it.
+
+    What debuggers and linkers read lies behind that, and can be most of a file: it is
+    cut off, with the table that describes it.
+
+    Raises:
+        FormatError: It is neither, or is cut short.
+    """
+    layout = _layout(data)
+    try:
+        fields = list(layout.header.unpack_from(data, 16))
+        table, size, count = fields[4], fields[8], fields[9]
+        if count > _ENTRIES_MAX or size < layout.entry_bytes_min:
+            raise FormatError("malformed ELF file: program header")
+        segments = [layout.segment(data, table + i * size) for i in range(count)]
+    except (struct.error, OverflowError) as error:
+        raise FormatError("malformed ELF file: it is cut short") from error
+    sections = 16 + layout.header.size + 2  # after the size of an entry: how many
+    ends = (table + count * size, *(one.offset + one.size for one in segments))
+    end = max(sections + 4, *ends)
+    if end > len(data):
+        raise FormatError("malformed ELF file: it is cut short")
+    part = bytearray(data[:end])
+    fields[5] = 0  # where the table of sections is
+    layout.header.pack_into(part, 16, *fields)
+    part[sections : sections + 4] = bytes(4)
+    return bytes(part)
 
 
 def parse_elf(data: bytes) -> ElfFile:
@@ -94,7 +129,7 @@ def parse_elf(data: bytes) -> ElfFile:
 def _parse(data: bytes) -> ElfFile:
     layout = _layout(data)
     _, machine, _, _, table, _, _, _, size, count = layout.header.unpack_from(data, 16)
-    if count > _ENTRIES_MAX or size < (56 if layout.bits == 64 else 32):
+    if count > _ENTRIES_MAX or size < layout.entry_bytes_min:
         raise FormatError("malformed ELF file: program header")
     segments = [layout.segment(data, table + i * size) for i in range(count)]
     interpreter = ""

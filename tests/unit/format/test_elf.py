@@ -1,5 +1,7 @@
 """ELF files: those of this machine, of other machines, and broken ones."""
 
+import _ctypes
+import ctypes
 import platform
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.errors import FormatError
-from cvmfsexec.format.elf import parse_elf
+from cvmfsexec.format.elf import loaded_part, parse_elf
 
 SEEDS = Path(__file__).resolve().parents[3] / "fuzz/corpus/elf"
 
@@ -32,6 +34,33 @@ def test_the_running_interpreter_names_its_loader() -> None:
     assert found.machine == platform.machine()
     assert found.interpreter.startswith("/")
     assert any(name.startswith("libc.so") for name in found.needed)
+
+
+def test_what_only_debuggers_read_is_cut_off(tmp_path: Path) -> None:
+    """Whatever is cut off, the dynamic loader does not miss it."""
+    module = Path(_ctypes.__file__).read_bytes()
+    part = loaded_part(module)
+    assert len(part) < len(module)
+    assert loaded_part(part) == part
+    assert parse_elf(part) == parse_elf(module)
+    (tmp_path / "_ctypes.so").write_bytes(part)
+    ctypes.CDLL(str(tmp_path / "_ctypes.so"))
+
+
+@pytest.mark.parametrize("name", ["library64", "library32-big-endian"])
+def test_a_file_without_more_keeps_its_meaning(name: str) -> None:
+    data = (SEEDS / name).read_bytes()
+    part = loaded_part(data + b"symbols and more")
+    assert parse_elf(part) == parse_elf(data)
+    assert b"symbols" not in part
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(20)]
+)
+def test_nothing_is_cut_off_what_is_no_elf_file(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        loaded_part(data)
 
 
 @pytest.mark.parametrize(
