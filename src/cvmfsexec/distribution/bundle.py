@@ -43,24 +43,15 @@ COMMANDS = {
 }
 """The commands, and the modules of ``cvmfsexec.cli`` that they are."""
 
-PACKAGES = (
-    "cffi",
-    "cryptography",
-    "deflate",
-    "importlib-metadata",
-    "pycurl",
-    "pygal",
-    "tqdm",
-    "zipp",
-)
+PACKAGES = ("cffi", "cryptography", "deflate", "pycurl", "tqdm")
 """Distributions that we import, and that those import."""
 
 _PAC_ENGINES = {"x86_64": ("pacparser", "dukpy")}
 _PAC_ENGINES_ELSEWHERE = ("dukpy", "pacparser")
 """One of them runs proxy configuration files; the first has wheels for few machines."""
 
-_IF_INSTALLED = ("lazy-importer", "zstandard")
-"""What some versions of ours import, and what newer versions of Python have."""
+_IF_INSTALLED = ("zstandard",)
+"""What newer versions of Python have themselves."""
 
 _STANDARD_LIBRARY_WITHOUT = re.compile(
     r"(__pycache__|_aix_support|_bootsubprocess|_osx_support|_pydecimal|_pyio|config-"
