@@ -109,14 +109,22 @@ def test_catalogs_in_use_survive_a_cleanup(dist: Path, session: Started) -> None
     assert json.loads(ended.stdout)[0]["pinned_bytes"] == 0
 
 
-def test_running_sessions_tell_how_well_the_cache_serves(
-    dist: Path, session: Started
-) -> None:
-    told = run_cvmfs(dist, "cache", "hit-rate", "--json", "--repository", FQRN)
+def test_mounts_tell_how_well_the_cache_serves(dist: Path, session: Started) -> None:
+    told = run_cvmfs(dist, "cache", "hit-rate", "--json")
     assert told.returncode == 0, told
-    rates = [one for one in json.loads(told.stdout) if one["session"] == "tools"]
-    assert len(rates) == 1, told
-    assert rates[0]["repository"] == FQRN
-    assert 0 <= rates[0]["percent"] < 100
-    assert rates[0]["downloads"] >= len(FILES)
-    assert session.process.poll() is None
+    (rate,) = json.loads(told.stdout)
+    assert rate["repository"] == FQRN
+    assert rate["pid"] in session.pids()
+    assert 0 <= rate["percent"] < 100
+    assert rate["downloads"] >= len(FILES)
+
+
+def test_mounts_go_by_another_limit(dist: Path, session: Started) -> None:
+    assert run_cvmfs(dist, "cache", "limit", "1500").returncode == 0
+    limit = run_cvmfs(dist, "cache", "limit", "--json")
+    assert json.loads(limit.stdout)[0]["limit_in_force_bytes"] == 1500 << 20
+    assert run_cvmfs(dist, "cache", "limit", "1").returncode == 1  # too low
+    session.process.communicate("go\n", timeout=PATIENCE_S)
+    ended = run_cvmfs(dist, "cache", "limit", "2000")
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    assert b"nothing is mounted" in ended.stderr

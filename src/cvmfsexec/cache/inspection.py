@@ -139,6 +139,9 @@ class Inspector:
             self._directory = os.open(path, _DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
         except OSError as error:
             raise CacheError(f"cannot open {path}: {error.strerror}") from error
+        # Root looks after the caches of others: theirs is what the directory is.
+        owner = os.fstat(self._directory).st_uid
+        self._owner = os.geteuid() or owner
         self._begin_part()
 
     def inspect(self, part: str) -> Tally:
@@ -224,7 +227,7 @@ class Inspector:
 
     def _check_owner(self, path: str, descriptor: int, status: os.stat_result) -> None:
         """Refuse objects that somebody else could change after they were verified."""
-        if status.st_uid != os.geteuid():
+        if status.st_uid != self._owner:
             detail = f"uid {status.st_uid}"
             fault = Fault(path, Problem.FOREIGN_OWNER, detail)
             self._report(fault, self._take_away(path, descriptor))
@@ -297,7 +300,7 @@ class Inspector:
             status = os.stat(path, dir_fd=self._directory, follow_symlinks=False)
         except OSError:
             return  # removed meanwhile
-        if status.st_uid != os.geteuid():
+        if status.st_uid != self._owner:
             fault = Fault(path, Problem.FOREIGN_OWNER, f"uid {status.st_uid}")
             self._report(fault, None)
         elif status.st_mode & _OTHERS_CAN_WRITE:

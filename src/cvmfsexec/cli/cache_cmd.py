@@ -27,6 +27,8 @@ _MB = 1 << 20
 _DAY_S = 86_400
 _CONNECTIONS = 8
 
+_HINT_FOR_GOOD = "set CVMFS_QUOTA_LIMIT for what will be mounted"
+
 _SHOW = ("usage", "pinned", "hit-rate", "limit", "list")
 _CHANGE = ("cleanup", "evict", "pin", "unpin")
 
@@ -35,7 +37,8 @@ what to do:
   usage                how much each cache holds, how much of it is pinned, its limit
   pinned               what is not removed to make room
   hit-rate             how often running sessions found what they wanted in the cache
-  limit                how much each cache may hold, and which limit is in force now
+  limit [MB]           how much each cache may hold, and which limit is in force now;
+                       or let what is mounted now go by another one
   list [FQRN...]       every object, with the paths that cached catalogs know
   cleanup [MB]         remove what was used least recently, until MB are left
                        (default: 0, everything that is not pinned)
@@ -58,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what the arguments say."""
     action = _ACTIONS[arguments.action]
-    if arguments.action in ("usage", "pinned", "hit-rate", "limit"):
+    if arguments.action in ("usage", "pinned", "hit-rate"):
         _take_no_words(arguments)
     return action(arguments)
 
@@ -119,6 +122,8 @@ def _usage_of(place: CachePlace) -> dict[str, object]:
 
 
 def _limit(arguments: argparse.Namespace) -> int:
+    if arguments.words:
+        return _set_limit(arguments, _megabytes(arguments.words))
     reports: list[dict[str, object]] = []
     for place in chosen_places(arguments):
         with CacheContents.open(place) as contents:
@@ -137,6 +142,37 @@ def _limit(arguments: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
+def _set_limit(arguments: argparse.Namespace, limit_mb: int) -> int:
+    """Let all mounts that use the caches now go by another limit."""
+    from cvmfsexec.cli.mounts import PATIENCE_S, live_mounts
+    from cvmfsexec.client.talk_socket import talk
+
+    status, answers = exit_codes.OK, []
+    for fqrn in _cached_repositories(arguments):
+        alive, troubles = live_mounts(fqrn, arguments.dist)
+        for text in troubles:
+            write_message("cvmfs", text)
+            status = NOT_DONE
+        for mount in alive:
+            command = f"cache limit set {limit_mb}".encode()
+            answer = (
+                talk(mount.socket, command, PATIENCE_S)[0]
+                .strip()
+                .decode(errors="replace")
+            )
+            answers.append({**mount._asdict(), "answer": answer})
+            status = status if answer == "OK" else NOT_DONE
+    if arguments.json:
+        print(json.dumps(answers, indent=1))
+    for one in () if arguments.json else answers:
+        place = harmless(str(one["mountpoint"]))
+        print(f"{place}  pid {one['pid']}: {harmless(str(one['answer']))}")
+    if not answers:
+        write_message("cvmfs", "nothing is mounted", _HINT_FOR_GOOD)
+        status = NOT_DONE
+    return status
+
+
 def _limit_text(report: dict[str, object]) -> str:
     configured = _size(report["limit_bytes"]) if report["limit_bytes"] else "none"
     in_force = report.get("limit_in_force_bytes")
@@ -148,21 +184,22 @@ def _limit_text(report: dict[str, object]) -> str:
 def _hit_rate(arguments: argparse.Namespace) -> int:
     from cvmfsexec.cli.hit_rates import hit_rates
 
-    told, silent = hit_rates()
-    wanted = set(arguments.repository)
-    told = [one for one in told if not wanted or one.repository in wanted]
-    for name in silent:
-        write_message("cvmfs", f"the session {name} does not tell")
+    told, troubles = hit_rates(_cached_repositories(arguments), arguments.dist)
+    for text in troubles:
+        write_message("cvmfs", text)
     if arguments.json:
         print(json.dumps([one._asdict() for one in told], indent=1))
         return exit_codes.OK
     for one in told:
         percent = "n/a" if one.percent is None else f"{one.percent:.1f} %"
-        print(
-            f"{one.session:10}  {one.repository:30}  {percent:>8}  "
-            f"{one.downloads} downloads"
-        )
+        place = harmless(one.mountpoint)
+        print(f"{place}  pid {one.pid}  {percent}  {one.downloads} downloads")
     return exit_codes.OK
+
+
+def _cached_repositories(arguments: argparse.Namespace) -> list[str]:
+    names = [name for one in chosen_places(arguments) for name in one.repositories]
+    return list(dict.fromkeys(names))
 
 
 def _pinned(arguments: argparse.Namespace) -> int:

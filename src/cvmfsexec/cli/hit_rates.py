@@ -1,70 +1,72 @@
-"""How well the cache serves the sessions that run: asked of each of their mounts."""
+"""How well a cache serves the mounts that use it now: each is asked."""
 
-import os
 import re
-from functools import partial
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from cvmfsexec.cli.mounts import LiveMount, live_mounts
 from cvmfsexec.errors import CvmfsError, FormatError
-from cvmfsexec.namespaces.join import ask_inside, list_sessions
 
-PATIENCE_S = 5.0
-
-_ANSWER = re.compile(rb"(n/a|[0-9]{1,3}\.[0-9]{1,3}) ([0-9]{1,18})")
+_PERCENT = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class HitRate(NamedTuple):
     """What one mount tells.
 
     Attributes:
-        session: Its session.
         repository: What is mounted.
+        mountpoint: Where, as its session sees it.
+        pid: Of its file server.
         percent: Of all objects that were wanted, those that were in the cache; ``None``
             if nothing was wanted yet.
         downloads: How often a server was asked.
     """
 
-    session: str
     repository: str
+    mountpoint: str
+    pid: int
     percent: float | None
     downloads: int
 
 
-def hit_rates() -> tuple[list[HitRate], list[str]]:
-    """Return what all sessions of this user tell, and the names of those that do not.
+def hit_rates(
+    names: Iterable[str], dist: str | None
+) -> tuple[list[HitRate], list[str]]:
+    """Return what the mounts of repositories tell, and why some do not.
 
     Raises:
-        NamespaceError: Sessions cannot be listed.
+        CvmfsError: A repository is not configured.
     """
     told: list[HitRate] = []
-    silent: list[str] = []
-    for session in list_sessions():
-        names = session.card.repositories.split() if session.card else []
-        for name in names:
+    troubles: list[str] = []
+    for fqrn in names:
+        alive, silent = live_mounts(fqrn, dist)
+        troubles += silent
+        for mount in alive:
             try:
-                question = partial(_look, name)
-                answer = ask_inside(session.name, question, PATIENCE_S)
-                told.append(parse_answer(session.name, name, answer))
-            except CvmfsError:
-                silent.append(f"{session.name} ({name})")
-    return told, silent
+                told.append(_hit_rate_of(mount))
+            except CvmfsError as error:
+                troubles.append(str(error))
+    return told, troubles
 
 
-def _look(fqrn: str) -> bytes:
-    """Return what the mount of a repository tells; called inside of the session."""
-    mountpoint = f"/cvmfs/{fqrn}"
-    names = ("user.hitrate", "user.ndownload")
-    return b" ".join(os.getxattr(mountpoint, name) for name in names)
+def _hit_rate_of(mount: LiveMount) -> HitRate:
+    percent = parse_percent(mount.attribute("hitrate"))
+    downloads = mount.attribute("ndownload")
+    if not _NUMBER.fullmatch(downloads):
+        raise FormatError(f"not a number of downloads: {downloads[:80]!r}")
+    return HitRate(mount.fqrn, mount.mountpoint, mount.pid, percent, int(downloads))
 
 
-def parse_answer(session: str, fqrn: str, answer: bytes) -> HitRate:
-    """Read what a mount tells: a percentage or ``n/a``, and a number.
+def parse_percent(text: str) -> float | None:
+    """Read a hit rate; ``None`` for ``n/a``.
 
     Raises:
         FormatError: It is something else.
     """
-    match = _ANSWER.fullmatch(answer)
-    if match is None:
-        raise FormatError(f"not a hit rate: {answer[:80]!r}")
-    percent = None if match[1] == b"n/a" else float(match[1])
-    return HitRate(session, fqrn, percent, int(match[2]))
+    if text == "n/a":
+        return None
+    if not _PERCENT.fullmatch(text):
+        raise FormatError(f"not a hit rate: {text[:80]!r}")
+    return float(text)

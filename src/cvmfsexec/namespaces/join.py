@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from signal import Signals
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -52,9 +52,6 @@ _TABLE = "/proc/net/unix"
 _LOOK_AGAIN_S = 0.05
 _LISTING_PATIENCE_S = 1.0
 _NAMESPACE_COUNT_MAX = 4
-
-ANSWER_BYTES_MAX = 4096
-"""PIPE_BUF: written and read in one piece."""
 
 
 class Errand(NamedTuple):
@@ -162,63 +159,6 @@ def names_in(table: str, uid: int) -> list[str]:
         if name != path and meeting.is_possible_name(name):
             names.add(name)
     return sorted(names)
-
-
-def ask_inside(name: str, question: Callable[[], bytes], patience_s: float) -> bytes:
-    """Return what a function returns that is called within a session's mounts.
-
-    It is called in a child of this process, which must have no threads.
-
-    Args:
-        name: Of the session.
-        question: Has ``ANSWER_BYTES_MAX`` for its answer.
-        patience_s: For each of its steps.
-
-    Raises:
-        ConfigurationError: There is no session of this name and user.
-        SessionError: It does not answer, or not in time.
-    """
-    invitation = _call(name, Patience(0.0, patience_s))
-    outlet, inlet = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(outlet)
-        _answer_inside(invitation, question, inlet)
-    os.close(inlet)
-    try:
-        return _receive_answer(outlet, time.monotonic() + patience_s, name)
-    finally:
-        os.close(outlet)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        descriptors.close_all(invitation.namespaces)
-        invitation.connection.close()
-
-
-def _answer_inside(
-    invitation: _Invitation, question: Callable[[], bytes], inlet: int
-) -> NoReturn:
-    status = 1
-    try:
-        users, mounts = invitation.namespaces[:2]
-        syscalls.setns(users, syscalls.CLONE_NEWUSER, "look into the session")
-        syscalls.setns(mounts, syscalls.CLONE_NEWNS, "look into the session")
-        os.write(inlet, question()[:ANSWER_BYTES_MAX])
-        status = 0
-    except (NamespaceError, OSError) as error:
-        log.debug("session %s: %s", invitation.card.name, error)
-    finally:
-        os._exit(status)
-
-
-def _receive_answer(outlet: int, deadline_s: float, name: str) -> bytes:
-    import select
-
-    ready, _, _ = select.select([outlet], [], [], deadline_s - time.monotonic())
-    answer = os.read(outlet, ANSWER_BYTES_MAX) if ready else b""
-    if not answer:
-        raise SessionError(f"the session {name} does not tell")
-    return answer
 
 
 # -- calling ---------------------------------------------------------------------------

@@ -302,6 +302,14 @@ def test_object_of_somebody_else_is_removed(root: Path, cached: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_repairs_the_cache_of_a_user(root: Path, cached: Path) -> None:
+    for path in (root, cached.parent, cached):
+        os.chown(path, 65534, 65534)
+    assert inspect(root, REPAIR).faults == ()
+    assert cached.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_alien_cache_may_be_shared(root: Path, cached: Path) -> None:
     os.chown(cached, 65534, 65534)
     for path in (root, cached.parent, cached):

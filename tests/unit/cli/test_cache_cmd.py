@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.cli.hit_rates import parse_percent
+from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash
 from tests.support.cvmfs_command import CvmfsCommand, local_dist
 from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
@@ -195,5 +197,15 @@ def test_a_repository_that_was_never_cached(cvmfs: CvmfsCommand, dist: str) -> N
 
 
 def test_hit_rates_without_sessions_are_none(cvmfs: CvmfsCommand, dist: str) -> None:
-    words = ("hit-rate", "--dist", dist, "--repository", "none.example.org")
-    assert answer(cvmfs, *words) == []
+    assert answer(cvmfs, "hit-rate", "--dist", dist) == []
+
+
+@pytest.mark.parametrize("text", ["", "x", "1", "1.2345", "-1.0", "n/a ", "1e3", "٣.٣"])
+def test_a_hit_rate_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(FormatError):
+        parse_percent(text)
+
+
+def test_hit_rates_are_read() -> None:
+    assert parse_percent("n/a") is None
+    assert parse_percent("66.667") == 66.667
