@@ -28,6 +28,9 @@ Apptainer, so that ``run`` and ``instance start`` work: ``run`` executes its arg
 ``musl_image()``            busybox, and ``/bin/say``, a dynamic program: another libc
 ``bare_image()``            no shell: ``/say FILE`` alone, static, prints a file
 ==========================  =========================================================
+
+``system_archive`` makes the smallest system that Apptainer runs on, for the roots of
+``tests/support/bare_root.py``.
 """
 
 import atexit
@@ -210,6 +213,33 @@ def bare_image() -> Path:
     image = _new_image("bare")
     _compile(image / "say", "-static")
     return _finished(image)
+
+
+def system_archive(directory: Path) -> Path:
+    """Make an archive of a system with busybox and Apptainer, and no Python.
+
+    ``/image`` in it is the image with busybox.
+    """
+    _skip_without("machine")
+    top = directory / "system"
+    shutil.copytree(busybox_image(), top, symlinks=True)
+    shutil.copytree(busybox_image(), top / "image", symlinks=True)
+    parts = ("usr/bin", "usr/lib", "usr/lib64", "var/lib/apptainer", "etc/apptainer")
+    for part in parts:
+        shutil.copytree(_STORE / "machine" / part, top / part, symlinks=True)
+    for name in ("lib", "lib64"):
+        (top / name).symlink_to(f"usr/{name}")
+    uid = ordinary_uid()
+    with (top / "etc/passwd").open("a") as users:
+        users.write(f"user:x:{uid}:{uid}::/tmp:/bin/sh\n")
+    with (top / "etc/group").open("a") as groups:
+        groups.write(f"user:x:{uid}:\n")
+    with (top / _CONFIGURATION).open("a") as settings:
+        settings.write("mount sys = no\n")  # it has none itself
+    archive = directory / "system.tar"
+    subprocess.run(["tar", "-C", str(top), "-cf", str(archive), "."], check=True)
+    shutil.rmtree(top)
+    return archive
 
 
 @functools.cache
