@@ -14,7 +14,7 @@ from cvmfsexec.errors import CvmfsError, SessionError
 from cvmfsexec.namespaces.join import list_sessions
 from cvmfsexec.namespaces.mount_table import read_mount_table
 
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 
 _TALK_SOCKET = "user.talk_socket"  # an attribute that no other client has
 _NO_ATTRIBUTE = "No such attribute"

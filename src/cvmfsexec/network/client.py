@@ -272,14 +272,19 @@ class HttpClient:
         if _patience(settings) != _patience(self._settings):
             transport = DefaultTransport(settings)
         with self._lock:
-            if groups != self._settings.all_proxy_groups:
-                self._fallback_order = ()
-            if settings.servers != self._settings.servers:
-                self._servers = settings.servers[: settings.servers_max or None]
-            self._settings = settings
-            self._addresses, self._groups = addresses, resolved
+            former, self._settings = self._settings, settings
             self._transport = transport
-            self._replace_routes()
+            if groups != former.all_proxy_groups or settings.servers != former.servers:
+                self._addresses, self._groups = addresses, resolved
+                self._servers = settings.servers[: settings.servers_max or None]
+                self._fallback_order = ()
+                # From the beginning: what was left before is another's business now.
+                self._routes = RouteTable(
+                    self._servers,
+                    resolved,
+                    settings.failover,
+                    self._routes.randomness,
+                )
 
     def leave_proxy_group(self) -> None:
         """Make the next group of proxies active."""

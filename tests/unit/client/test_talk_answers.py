@@ -221,7 +221,8 @@ def test_a_server_that_does_not_answer_is_down(ask: Ask) -> None:
 
 
 def test_proxies_can_be_changed(ask: Ask) -> None:
-    ask(f"proxy set {PROXIES}")  # where all servers are directories there are none
+    # Where all servers are directories there are none.
+    assert ask(f"proxy set {PROXIES}") == "OK\n"
     told = ask("proxy info").splitlines()
     assert told[:4] == [
         "Load-balance groups:",
