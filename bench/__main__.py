@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.caches import cache_rows
 from bench.servers import serving
 from bench.trees import FQRN, FULL, QUICK, Scale, Site, make_site
 from bench.work import FAR_WORK, TIMER, WORK, command
@@ -60,6 +61,8 @@ def main() -> int:
         if _wanted("start one file", arguments.only):
             rows.append(run.start_one_file(Path(scratch) / "one/cvmfsexec"))
         rows += [run.work(name) for name in WORK if _wanted(name, arguments.only)]
+        if _wanted("cache", arguments.only):
+            rows += run.caches(Path(scratch) / "caches", servers.near)
     _print_table(rows, f"far: {arguments.round_trip:g} ms; served by {servers.name}")
     facts = {"server": servers.name, "round_trip_ms": arguments.round_trip}
     saved = json.dumps({**facts, "rows": rows}, indent=1) + "\n"
@@ -74,7 +77,9 @@ def _wanted(name: str, word: str | None) -> bool:
 class Installation:
     """A configured client of one server, with a cache of its own."""
 
-    def __init__(self, dist: Path, site: Site, base_url: str) -> None:
+    def __init__(
+        self, dist: Path, site: Site, base_url: str, settings: str = ""
+    ) -> None:
         """Configure it in a new directory."""
         self._dist = dist
         etc = dist / "etc/cvmfs"
@@ -83,7 +88,7 @@ class Installation:
             shutil.copy(key, etc / "keys")
         (etc / "default.local").write_text(
             f"CVMFS_SERVER_URL={base_url}/cvmfs/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\n"
-            "CVMFS_CLAIM_OWNERSHIP=yes\nCVMFS_CHECK_PERMISSIONS=yes\n"
+            "CVMFS_CLAIM_OWNERSHIP=yes\nCVMFS_CHECK_PERMISSIONS=yes\n" + settings
         )
 
     def wrapped(self, words: list[str]) -> list[str]:
@@ -166,6 +171,18 @@ class _Run:
             self._far.empty_cache()
             row["far"] = self._timed(name, self._far, 1)["times_s"][0]
         return row
+
+    def caches(self, place: Path, base_url: str) -> list[Row]:
+        """Time each kind of cache: cold fills it, warm is the next session."""
+
+        def install(dist: Path, settings: str) -> Installation:
+            return Installation(dist, self._site, base_url, settings)
+
+        def timed(name: str, client: Installation) -> float:
+            seconds: float = self._timed(name, client, 1)["times_s"][0]
+            return seconds
+
+        return list(cache_rows(place, install, timed))
 
     def _environment(self, top: str) -> dict[str, str]:
         reads = str(self._scale.random_reads)

@@ -82,26 +82,45 @@ def remove_unused(place: str) -> bool:
 
     It costs one system call where there is none.
     """
-    import fcntl
-
-    try:
-        directory = os.open(place, _FLAGS)
-    except OSError:
+    directory = _take_alone(place)
+    if directory is None:
         return False
     try:
-        if os.fstat(directory).st_uid != os.geteuid():
-            return False
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not _is_at(directory, place):
-            return False
-        aside = f"{place}{_REMOVED}{os.urandom(8).hex()}"
-        os.rename(place, aside)
-    except OSError:  # somebody uses it, or has removed it
+        os.rename(place, f"{place}{_REMOVED}{os.urandom(8).hex()}")
+    except OSError:
         return False
     finally:
         os.close(directory)
     _remove_renamed(place)
     return True
+
+
+def is_unused(place: str) -> bool:
+    """Whether there is a cache in memory that nobody uses."""
+    directory = _take_alone(place)
+    if directory is None:
+        return False
+    os.close(directory)
+    return True
+
+
+def _take_alone(place: str) -> int | None:
+    """Return a descriptor of a cache that nobody else uses until it is closed."""
+    import fcntl
+
+    try:
+        directory = os.open(place, _FLAGS)
+    except OSError:
+        return None
+    try:
+        if os.fstat(directory).st_uid == os.geteuid():
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(directory, place):
+                return directory
+    except OSError:  # somebody uses it
+        pass
+    os.close(directory)
+    return None
 
 
 def _remove_renamed(place: str) -> None:

@@ -12,8 +12,8 @@ and what is served are the same bytes: a copy in a file that nobody else can rea
 Bytes that hash to the name *and* are a zlib stream prove nothing: they may be the
 compressed form of the object, put there in place of its content.
 
-Cost, measured on the two-core reference machine: to confirm 1 MiB of a program the
-first time 40 ms, later 1 ms, of which half is the copy.
+Cost, measured on the two-core reference machine for shared libraries: 33 ms for each
+MiB the first time, 2 ms later; for files of 6 KiB, 0.2 ms and 0.02 ms.
 """
 
 import errno

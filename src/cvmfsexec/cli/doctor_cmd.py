@@ -168,6 +168,7 @@ def _find_leftovers(
         yield from leftovers.find_dead_sessions(base, helper)
     for directory in caches:
         yield from leftovers.find_dead_files(directory)
+    yield from leftovers.find_unused_memory(os.getuid())
 
 
 def _treat(leftover: Leftover, *, is_to_be_removed: bool) -> Finding:

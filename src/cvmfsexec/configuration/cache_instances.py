@@ -28,11 +28,18 @@ RAM_FRACTION = 32
 _NAME = re.compile(r"[A-Za-z0-9]{1,64}")
 _PERCENT = re.compile(r"([0-9]{1,2}|100)%", re.ASCII)
 _DEPTH_MAX = 4  # of tiers in tiers
-_OWN_NAMES = {
-    "SHARED": "CVMFS_SHARED_CACHE",
+_OF_DEFAULT = {
     "ALIEN": "CVMFS_ALIEN_CACHE",
     "ALIEN_LIMIT": "CVMFS_ALIEN_CACHE_LIMIT",
+    "BASE": "CVMFS_CACHE_BASE",
+    "DIR": "CVMFS_CACHE_DIR",
+    "LOWER": "CVMFS_CACHE_LOWER",
+    "LOWER_READONLY": "CVMFS_CACHE_LOWER_READONLY",
     "QUOTA_LIMIT": "CVMFS_QUOTA_LIMIT",
+    "SHARED": "CVMFS_SHARED_CACHE",
+    "SIZE": "CVMFS_CACHE_SIZE",
+    "TYPE": "CVMFS_CACHE_TYPE",
+    "UPPER": "CVMFS_CACHE_UPPER",
 }
 
 
@@ -85,8 +92,7 @@ class CacheInstance:
 
     def __init__(self, configuration: "Configuration", name: str) -> None:
         self._configuration = configuration
-        self.is_default = name == DEFAULT
-        self._prefix = "CVMFS_CACHE_" if self.is_default else f"CVMFS_CACHE_{name}_"
+        self._name = name
 
     @classmethod
     def primary(cls, configuration: "Configuration") -> "CacheInstance":
@@ -113,9 +119,9 @@ class CacheInstance:
 
     def parameter(self, name: str) -> str:
         """Return what a parameter of the instance is called."""
-        if self.is_default and name in _OWN_NAMES:
-            return _OWN_NAMES[name]
-        return self._prefix + name
+        if self._name == DEFAULT:
+            return _OF_DEFAULT[name]
+        return f"CVMFS_CACHE_{self._name}_{name}"
 
     def is_shared(self) -> bool:
         """Whether all repositories share its directory."""
@@ -151,7 +157,7 @@ class CacheInstance:
         """
         parameter = self.parameter("TYPE")
         text = self._configuration.get(parameter)
-        if not text and not self.is_default:
+        if not text and self._name != DEFAULT:
             raise _error(
                 self._configuration,
                 parameter,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from cvmfsexec.cache import ram
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.configuration.mount_places import MountPlace
 from cvmfsexec.errors import CvmfsError
@@ -68,6 +69,20 @@ def find_dead_files(cache_directory: str) -> Iterator[Leftover]:
         yield Leftover(
             f"{count} unfinished files in {cache_directory}",
             partial(_with_pending, cache_directory, PendingFiles.remove_dead),
+        )
+
+
+def find_unused_memory(uid: int) -> Iterator[Leftover]:
+    """Yield the user's cache in memory, if all who used it were killed.
+
+    Args:
+        uid: The user's number.
+    """
+    place = ram.place_of(uid)
+    if ram.is_unused(place):
+        yield Leftover(
+            f"cache in memory that no session uses: {place}",
+            partial(ram.remove_unused, place),
         )
 
 

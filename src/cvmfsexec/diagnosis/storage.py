@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.file_system_type import NETWORK_TYPES
 from cvmfsexec.configuration.storage import can_write_below
 from cvmfsexec.diagnosis.finding import Finding, State
 from cvmfsexec.namespaces.mount_table import Mount, read_mount_table
@@ -15,26 +16,6 @@ SUBJECT = "cache directory"
 
 ROOM_BYTES_MIN = 1 << 30
 INODES_MIN = 50_000
-
-_NETWORK_TYPES = frozenset(
-    {
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "fuse.ceph",
-        "fuse.sshfs",
-        "gpfs",
-        "lustre",
-        "nfs",
-        "nfs4",
-        "orangefs",
-        "panfs",
-        "smb3",
-        "wekafs",
-    }
-)
 
 
 def examine_cache_directory(directory: str) -> Iterator[Finding]:
@@ -80,14 +61,14 @@ def _existing(directory: str) -> str:
 
 def _about_file_system(directory: str, mount: Mount | None) -> Finding:
     fstype = "an unknown file system" if mount is None else mount.fstype
-    if fstype in _NETWORK_TYPES:
+    if fstype in NETWORK_TYPES:
         return Finding(
             SUBJECT,
             State.WARNING,
             f"{directory} lies on {fstype}, a network file system: slow for many "
             "small files, and shared with other nodes",
-            "set CVMFS_CACHE_BASE to a local disk of the node, or to a directory in "
-            "/dev/shm",
+            "set CVMFS_CACHE_TYPE=packed or ram, or CVMFS_CACHE_BASE to a local disk "
+            "of the node",
         )
     return Finding(SUBJECT, State.GOOD, f"{directory} on {fstype}")
 

@@ -21,7 +21,7 @@ concerned, since all have the same size.
 Nothing in an index is trusted further than that: offsets and sizes are checked against
 the limits here and against the file by who reads, and bytes against their checksum.
 
-Source: docs/reference/packed-cache.md.
+Source: docs/adr/0027-packs-without-locks.md; this is the definition.
 """
 
 import struct

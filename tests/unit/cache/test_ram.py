@@ -9,7 +9,9 @@ import pytest
 
 from cvmfsexec import session
 from cvmfsexec.cache import ram
+from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.ram import RamStore, place_of, remove_unused
+from cvmfsexec.diagnosis.leftovers import find_unused_memory, remove
 from cvmfsexec.errors import CacheError
 from tests.support.store_contract import CONTENT, NAME, content_of, put
 
@@ -67,6 +69,22 @@ def test_what_the_killed_have_left_is_used_and_removed(memory: Path) -> None:
     store = opened(memory)
     assert content_of(store.open_object(NAME)) == CONTENT
     store.close()
+    assert list(memory.iterdir()) == []
+
+
+def test_doctor_tells_of_what_nobody_uses(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(UID, str(memory))
+    monkeypatch.setattr(ram, "place_of", lambda *_: place)
+    assert list(find_unused_memory(UID)) == []
+    store = opened(memory)
+    assert list(find_unused_memory(UID)) == []
+    DirectoryStore.close(store)  # as if it had been killed
+    os.close(store._use)
+    (leftover,) = find_unused_memory(UID)
+    assert place in leftover.text
+    assert remove(leftover) == ""
     assert list(memory.iterdir()) == []
 
 
