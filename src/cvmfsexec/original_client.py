@@ -52,7 +52,7 @@ _POLL_S = 0.01
 _LIBRARY_FAILED = 7
 _LOADER_FAILED = (126, 127)
 _ENDED_AT_ONCE = 21
-_CODES_MAX = 25
+_KILLED = 6
 
 _REASONS = {
     1: "for a reason that it does not name",
@@ -321,17 +321,27 @@ class _Process:
 
     def _failure(self, code: int) -> ServiceFailedError:
         self._listener.join(1)  # children of it may hold on to the pipe
-        last = f"; it said: {self._said[-1]}" if self._said else ""
-        if code < 0:
-            how = f"was killed by {signals.signal_name(-code)}"
-            return ServiceFailedError(f"the original client {how}{last}", status=6)
-        status = _LIBRARY_FAILED if code in _LOADER_FAILED else code or _ENDED_AT_ONCE
-        reason = _REASONS.get(status, "for a reason that has no number")
-        return ServiceFailedError(
-            f"the original client ended with status {code}: {reason}{last}",
-            status=status if status <= _CODES_MAX else 1,
-            hint=_HINTS.get(status, ""),
-        )
+        return reason_of(code, self._said[-1] if self._said else "")
+
+
+def reason_of(code: int, said: str) -> ServiceFailedError:
+    """Return the error for a client that has ended.
+
+    Args:
+        code: Its exit status, or a negative number of a signal.
+        said: Its last line on standard error.
+    """
+    last = f"; it said: {said}" if said else ""
+    if code < 0:
+        how = f"was killed by {signals.signal_name(-code)}"
+        return ServiceFailedError(f"the original client {how}{last}", status=_KILLED)
+    status = _LIBRARY_FAILED if code in _LOADER_FAILED else code or _ENDED_AT_ONCE
+    reason = _REASONS.get(status, "for a reason that has no number")
+    return ServiceFailedError(
+        f"the original client ended with status {code}: {reason}{last}",
+        status=status if status in _REASONS else 1,
+        hint=_HINTS.get(status, ""),
+    )
 
 
 def _answers(mountpoint: str) -> Iterator[bool]:

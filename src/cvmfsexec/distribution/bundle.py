@@ -28,7 +28,7 @@ from cvmfsexec.distribution.interpreter import (
 from cvmfsexec.distribution.libraries import Libraries, find_libraries, read_elf
 from cvmfsexec.distribution.member import Kind, Member
 from cvmfsexec.errors import DistributionError, FormatError
-from cvmfsexec.format.elf import MAGIC, loaded_part
+from cvmfsexec.format.elf import MAGIC, loaded_part, parse_elf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -68,6 +68,7 @@ _PACKAGES_WITHOUT = re.compile(
 )
 _KEPT_METADATA = re.compile(r"\.dist-info/(licenses/|LICEN|COPYING)")
 _OWN_DIRECTORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_CLIENT = "dist/usr/bin/cvmfs2"
 _DIST_WITHOUT = ("cvmfs", "var")
 """Mount points; caches, logs and what runs."""
 
@@ -96,7 +97,9 @@ def collect(dist: str, source: Source | None = None) -> Bundle:
     """
     try:
         runtime, machine = _collect_runtime(source)
-        return Bundle([*runtime, *_dist(dist)], machine)
+        members = list(_dist(dist))
+        _check_client(members, machine)
+        return Bundle([*runtime, *members], machine)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message = f"cannot pack: {where}{error.strerror}"
@@ -268,6 +271,26 @@ def _dist(top: str) -> "Iterator[Member]":
                     content=_read(source),
                     is_executable=os.access(source, os.X_OK),
                 )
+
+
+def _check_client(members: list[Member], machine: str) -> None:
+    """Refuse the original client of another machine.
+
+    Raises:
+        DistributionError: It is one.
+    """
+    for member in members:
+        if member.path != _CLIENT or not member.content.startswith(MAGIC):
+            continue
+        try:
+            other = parse_elf(member.content).machine
+        except FormatError as error:
+            raise DistributionError(f"cannot pack {_CLIENT}: {error}") from error
+        if other != machine:
+            raise DistributionError(
+                f"the dist has the original client for {other}, not for {machine}",
+                hint="make another one: makedist --client original -m TYPE …",
+            )
 
 
 def _walk(top: str) -> "Iterator[str]":
