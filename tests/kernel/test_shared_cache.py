@@ -21,7 +21,7 @@ from tests.support.tree_reader import TreeReader, large_tree, started_reader
 pytestmark = pytest.mark.kernel
 
 OK = {"ok"}
-SESSIONS = 8
+SESSIONS = 16
 FILES = 600
 
 
