@@ -97,6 +97,14 @@ def test_any_image_has_the_repository(
     assert (done.stdout, done.stderr, done.returncode) == (f"{FIRST}\n", "", 0)
 
 
+@pytest.mark.parametrize(
+    "option", ["--containall", "--writable-tmpfs", "--underlay", "--no-init"]
+)
+def test_options_of_apptainer_go_with_it(site: ContainerSite, option: str) -> None:
+    done = site.run("exec", option, str(busybox_image()), *cat())
+    assert (done.stdout, done.returncode) == (f"{FIRST}\n", 0)
+
+
 def test_three_repositories_and_one_that_configures_them(site: ContainerSite) -> None:
     script = f"cat /cvmfs/*/hello; ls /cvmfs; readlink /cvmfs/{FIRST}/which"
     with configured(site):

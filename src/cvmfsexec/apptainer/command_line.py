@@ -16,7 +16,7 @@ Source: docs/reference/singcvmfs.md, "Command line".
 
 from typing import NamedTuple
 
-from cvmfsexec.errors import CvmfsError
+from cvmfsexec.errors import ConfigurationError
 
 ACTIONS = ("exec", "run", "shell")
 _INSTANCE = "instance"
@@ -77,7 +77,7 @@ _LONG_WITH_VALUE = frozenset(
 )
 
 
-class UsageError(CvmfsError):
+class UsageError(ConfigurationError):
     """The command line cannot be understood."""
 
 

@@ -65,7 +65,6 @@ stands for a failure before it started.
 """
 )
 
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _EXT_MAGIC = b"\x53\xef"
 _EXT_MAGIC_OFFSET = 1080
 
@@ -280,8 +279,10 @@ def _share_binds(program: "ContainerProgram", environment: dict[str, str]) -> No
 
 def _become(words: tuple[str, ...], environment: dict[str, str]) -> int:
     """Become the container program; return only if that is not possible."""
-    for number in _IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_DFL)
+    from cvmfsexec.namespaces.signals import SignalState, hand_back
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    hand_back(SignalState(frozenset(mask), frozenset()))
     try:
         os.execve(words[0], words, environment)  # noqa: S606 -- no shell is wanted
     except OSError as error:

@@ -192,6 +192,7 @@ def watch_over(place: str, *, is_instance: bool) -> None:
 
 
 def _watch(place: str, starter: int, grace_s: float) -> None:
+    """Return when a place is not needed any more, and is gone."""
     is_used = False
     while os.path.isdir(place) and _is_alive(starter):
         if is_used and _is_empty(place):
