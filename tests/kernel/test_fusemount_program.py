@@ -25,7 +25,9 @@ pytestmark = pytest.mark.kernel
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
-    return publish_tree(tmp_path_factory.mktemp("published"), {"hello": b"hello\n"})
+    return publish_tree(
+        tmp_path_factory.mktemp("published"), {"hello": b"hello\n", "late": b"late\n"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +162,36 @@ def test_it_keeps_nothing_open_and_no_umask_of_others(site: ContainerSite) -> No
     finally:
         site.apptainer("-s", "instance", "stop", name)
     site.wait_until_gone()
+
+
+def test_signals_for_the_payload_do_not_end_it(site: ContainerSite) -> None:
+    path = told(site)
+    script = f"cat /cvmfs/{FQRN}/hello; read line; cat /cvmfs/{FQRN}/late || exit 3"
+    line = ("apptainer", *mount(site, "host", path), "sh", "-c", script)
+    with site.install.started(*line, host=site.machine.host) as container:
+        assert container.process.stdout is not None
+        assert container.process.stdin is not None
+        assert container.process.stdout.readline() == "hello\n"
+        (server,) = site.file_servers()
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+            os.kill(server, number)
+        container.process.stdin.write("go on\n")
+        container.process.stdin.flush()
+        assert container.process.stdout.readline() == "late\n"
+        assert container.finish() == 0
+
+
+def test_it_ends_at_once_when_it_is_told_to(site: ContainerSite) -> None:
+    path = told(site)
+    script = f"cat /cvmfs/{FQRN}/hello; read line; cat /cvmfs/{FQRN}/late || exit 3"
+    line = ("apptainer", *mount(site, "host", path), "sh", "-c", script)
+    with site.install.started(*line, host=site.machine.host) as container:
+        assert container.process.stdout is not None
+        assert container.process.stdin is not None
+        assert container.process.stdout.readline() == "hello\n"
+        (server,) = site.file_servers()
+        os.kill(server, signal.SIGTERM)
+        wait_until(lambda: not site.file_servers(), "the file server has ended")
+        container.process.stdin.write("go on\n")
+        container.process.stdin.flush()
+        assert container.finish() == 3

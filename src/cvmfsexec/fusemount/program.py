@@ -14,7 +14,7 @@ from cvmfsexec import log
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.fusemount import device as devices
 from cvmfsexec.fusemount import handover as handovers
-from cvmfsexec.namespaces import descriptors, syscalls
+from cvmfsexec.namespaces import descriptors, signals, syscalls
 
 if TYPE_CHECKING:
     from cvmfsexec.fusemount.handover import Handover
@@ -43,6 +43,8 @@ def serve(
     devices.keep_only(device)
     if not devices.is_mounted(device):
         return 0
+    # Ctrl-C and what a batch system sends to a whole job are for the payload.
+    signals.report_in_service(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     handover = handovers.take(path)
     descriptors.let_go(())
