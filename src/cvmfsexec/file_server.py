@@ -203,6 +203,8 @@ class FileServer:
                 shown = recording.observe(shown)
             server = self._server(device, shown)
             server.bounded_validity_s = client.settings.view.kernel_timeout_s
+            if configuration.boolean("CVMFS_INSTRUMENT_FUSE", default=False):
+                server.measure()
             client.watch(server)
             client.follow(file_system, server)
             # With several repositories, it matters whose trouble is told.
@@ -230,7 +232,7 @@ def _talk_answers(
             client,
             configuration,
             mountpoint,
-            lambda: server.requests,
+            client.gauges(server),
             server.faults.forget,
         )
     ).answer

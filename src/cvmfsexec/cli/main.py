@@ -40,6 +40,7 @@ COMMANDS = {
     "status": "list what is mounted, where, and by which process",
     "fuser": "list the processes that use a mount",
     "talk": "talk to mounts, in the words of cvmfs_talk",
+    "top": "see live what the mounts on this node do",
     "probe": "see whether repositories can be reached and are believed",
     "doctor": "tell what works here, what does not, and what to do about it",
     "cache": "tell what is in caches, remove from them, keep things in them",

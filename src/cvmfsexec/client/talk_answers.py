@@ -9,12 +9,13 @@ Source: docs/reference/talk.md.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cvmfsexec import __version__, log
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.client.cached_paths import CachedPaths
+from cvmfsexec.client.gauges import GaugeBoard
 from cvmfsexec.client.route_commands import RouteCommands
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.format.parameters import Parameters, format_parameter
@@ -32,7 +33,7 @@ _NOT_HERE = {
     "pid cachemgr": "there is no cache manager process",
     "pid watchdog": "there is no watchdog process",
     "hotpatch history": "a file server is never replaced while it runs",
-    "latency": "latencies are not measured; see 'internal affairs'",
+    "latency": "latencies are among the 'gauges', if CVMFS_INSTRUMENT_FUSE is on",
     "nameserver set": "names are resolved by the system",
     "send mount fd": "a mount stays with its file server",
     "chroot": "a revision is chosen when a session is started, REPOSITORY@HASH",
@@ -51,14 +52,14 @@ class TalkSubject(NamedTuple):
         client: Of the repository.
         parameters: As it was configured.
         mountpoint: Where it is mounted.
-        counters: Counts of the server of kernel requests, by name.
+        board: All that is counted.
         forget_errors: Sets its count of errors to nothing.
     """
 
     client: Client
     parameters: Parameters
     mountpoint: str
-    counters: Callable[[], Mapping[str, int]]
+    board: GaugeBoard
     forget_errors: Callable[[], object]
 
 
@@ -94,6 +95,7 @@ class TalkAnswers:
             ),
             "version patchlevel": lambda _: "0\n",
             "internal affairs": self._internal_affairs,
+            "gauges": lambda _: f"{subject.board.look().serialize().decode()}\n",
             **cached.answers(),
             **routes.answers(),
         }
@@ -179,7 +181,7 @@ class TalkAnswers:
             "download.n_failed": statistics.failed_attempts,
         }
         lines = [f"{name}|{value}|ours\n" for name, value in values.items()]
-        for kind, count in sorted(self._subject.counters().items()):
+        for kind, count in sorted(self._subject.board.look().requests.items()):
             lines.append(f"fuse.n_{kind.lower()}|{count}|requests of the kernel\n")
         return "Name|Value|Description\n" + "Raw Counters:\n" + "".join(lines)
 

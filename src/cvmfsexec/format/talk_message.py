@@ -22,7 +22,7 @@ _PLAIN = (
     *("external proxy info", "proxy rebalance", "proxy group switch"),
     *("timeout info", "open catalogs", "parameters", "pid", "pid cachemgr"),
     *("pid watchdog", "reset error counters", "hotpatch history", "version"),
-    *("version patchlevel", "latency", "internal affairs"),
+    *("version patchlevel", "latency", "internal affairs", "gauges"),
     *("detach nested catalogs", "vfs inodes", "vfs entries"),
     "tear down to read-only",
 )
@@ -34,8 +34,11 @@ _WITH_ARGUMENT = (
 )
 
 TALK_COMMANDS = {**dict.fromkeys(_PLAIN, False), **dict.fromkeys(_WITH_ARGUMENT, True)}
-"""Every command, and whether it needs an argument: the original's, and ``attribute``,
-which tells a magic attribute of the mount by its name without ``user.``."""
+"""Every command, and whether it needs an argument: the original's, and two more.
+
+``attribute`` tells a magic attribute of the mount by its name without ``user.``,
+``gauges`` all that is counted, as one line of JSON.
+"""
 
 _LONGEST_FIRST = sorted(_WITH_ARGUMENT, key=len, reverse=True)
 

@@ -21,7 +21,10 @@ table { border-collapse: collapse; width: 100%; margin: .6em 0 1.4em; font-size:
 th, td { text-align: left; padding: .25em .8em .25em 0; border-bottom: 1px solid #eee; vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 td.name { font-family: monospace; overflow-wrap: anywhere }
-figure { margin: 1em 0 } svg { max-width: 100%; height: auto }
+figure { margin: 1em 0 } svg { width: 100%; height: auto }
+svg text { font-size: 13px; fill: #222 } svg text.scale { font-size: 11px; fill: #666 }
+svg line { stroke: #ddd } svg rect, svg circle { fill: #1b6ca8 }
+svg .line { fill: none; stroke: #1b6ca8; stroke-width: 2; stroke-linejoin: round }
 """  # noqa: E501 -- lines of another language
 
 
