@@ -137,6 +137,22 @@ def test_a_required_one_that_is_gone_is_an_error(site: ContainerSite) -> None:
     assert "singcvmfs: the required configuration repository gone" in done.stderr
 
 
+def test_it_may_be_called_singularity(
+    origin: Nginx, published: PublishedRepository
+) -> None:
+    key = published.master_key_pem
+    with container_site(origin.url, key, fqrn=FIRST, program="singularity") as site:
+        done = site.run("exec", str(busybox_image()), *cat())
+        assert (done.stdout, done.returncode) == (f"{FIRST}\n", 0), done.stderr
+        script = f"cat /cvmfs/{FIRST}/hello /elsewhere/secret"
+        (site.install.top / "tmp/secret").write_text("bound\n")
+        done = site.run(
+            *("exec", str(busybox_image()), "sh", "-c", script),
+            SINGULARITY_BINDPATH=f"{site.install.top}/tmp:/elsewhere",
+        )
+        assert done.stdout == f"{FIRST}\nbound\n"
+
+
 def test_run_and_the_short_form(site: ContainerSite) -> None:
     image = str(busybox_image())
     done = site.run("run", image, *cat())

@@ -96,7 +96,7 @@ class ContainerSite(NamedTuple):
 
 @contextlib.contextmanager
 def container_site(
-    base_url: str, *keys: bytes, fqrn: str, settings: str = ""
+    base_url: str, *keys: bytes, fqrn: str, program: str = "apptainer"
 ) -> Iterator[ContainerSite]:
     """Install ``singcvmfs`` on a machine with Apptainer.
 
@@ -104,11 +104,11 @@ def container_site(
         base_url: What comes before the name of a repository.
         keys: Master public keys, PEM.
         fqrn: See ``ContainerSite``.
-        settings: More lines for ``default.local``.
+        program: What Apptainer is called there.
     """
     with (
-        installation(base_url, *keys, settings=settings) as install,
-        apptainer_machine(install.top / "home") as machine,
+        installation(base_url, *keys) as install,
+        apptainer_machine(install.top / "home", program=program) as machine,
     ):
         (install.top / "run").chmod(0o700)
         command = str(install.directory / "singcvmfs")
@@ -116,11 +116,9 @@ def container_site(
 
 
 @contextlib.contextmanager
-def bundled_site(
-    base_url: str, *keys: bytes, fqrn: str, settings: str = ""
-) -> Iterator[ContainerSite]:
+def bundled_site(base_url: str, *keys: bytes, fqrn: str) -> Iterator[ContainerSite]:
     """Make a site whose ``singcvmfs`` is the one file with everything."""
-    with container_site(base_url, *keys, fqrn=fqrn, settings=settings) as site:
+    with container_site(base_url, *keys, fqrn=fqrn) as site:
         job = site.new_directory("job")
         file = str(job / "singcvmfs")
         dist = str(site.install.directory / "dist")

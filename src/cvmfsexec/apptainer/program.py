@@ -14,8 +14,9 @@ from cvmfsexec.errors import ConfigurationError
 PROGRAMS = ("singularity", "apptainer")
 
 _APPTAINER = "apptainer"
-_WITH_HOST_KIND = (3, 6)
-"""The first version that takes ``--fusemount host:``; Apptainer always has."""
+_WITHOUT_HOST_KIND = ((3,), (3, 6))
+"""From and below which version ``--fusemount host:`` is not known. Apptainer begins to
+count at 1.0, and what Singularity was before 3 has no such mounts at all."""
 
 _PATIENCE_S = 30.0
 
@@ -75,7 +76,8 @@ def has_host_kind(program: ContainerProgram) -> bool:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigurationError(f"cannot run {program.path}: {error}") from error
-    return version_of(done.stdout) >= _WITH_HOST_KIND
+    first, end = _WITHOUT_HOST_KIND
+    return not first <= version_of(done.stdout) < end
 
 
 def version_of(said: bytes) -> tuple[int, ...]:
