@@ -18,7 +18,7 @@ CONFIGURATIONS = ("default", "egi", "none", "osg")
 
 _CERN = "https://ecsft.cern.ch/dist/cvmfs/cvmfs-config/"
 _OSG = "https://repo.opensciencegrid.org/osg"
-_EGI = "https://repository.egi.eu/sw/production/umd"
+_EGI = "https://repository.egi.eu"
 
 OFFICIAL: dict[str, tuple[str, ...]] = {
     "default": (
@@ -34,9 +34,10 @@ OFFICIAL: dict[str, tuple[str, ...]] = {
         f"{_OSG}/23-main/el9/release/x86_64/",
     ),
     "egi": (
-        f"{_EGI}/5/al9/release/x86_64/",
-        f"{_EGI}/5/al9/updates/x86_64/",
-        f"{_EGI}/4/centos7/x86_64/updates/",
+        f"{_EGI}/repository/umd/5/al9/release/x86_64/",
+        f"{_EGI}/sw/production/umd/5/al9/release/x86_64/",
+        f"{_EGI}/sw/production/umd/4/centos7/x86_64/updates/",
+        _CERN,
     ),
 }
 """Places by configuration, best first."""
