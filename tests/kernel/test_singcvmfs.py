@@ -150,7 +150,7 @@ def test_it_may_be_called_singularity(
             *("exec", str(busybox_image()), "sh", "-c", script),
             SINGULARITY_BINDPATH=f"{site.install.top}/tmp:/elsewhere",
         )
-        assert done.stdout == f"{FIRST}\nbound\n"
+        assert (done.stdout, done.stderr) == (f"{FIRST}\nbound\n", "")
 
 
 def test_run_and_the_short_form(site: ContainerSite) -> None:

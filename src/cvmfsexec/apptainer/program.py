@@ -13,6 +13,9 @@ from cvmfsexec.errors import ConfigurationError
 
 PROGRAMS = ("singularity", "apptainer")
 
+BIND_VARIABLES = ("APPTAINER_BINDPATH", "SINGULARITY_BINDPATH")
+"""Each program has its own; Apptainer knows the other, too, but complains of it."""
+
 _APPTAINER = "apptainer"
 _WITHOUT_HOST_KIND = ((3,), (3, 6))
 """From and below which version ``--fusemount host:`` is not known. Apptainer begins to
@@ -31,11 +34,6 @@ class ContainerProgram(NamedTuple):
 
     path: str
     is_apptainer: bool
-
-    @property
-    def bind_variable(self) -> str:
-        """Name of the environment variable with more binds."""
-        return "APPTAINER_BINDPATH" if self.is_apptainer else "SINGULARITY_BINDPATH"
 
 
 def find_program(search_path: str, wanted: str = "") -> ContainerProgram:

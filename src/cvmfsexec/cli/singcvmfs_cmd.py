@@ -132,12 +132,14 @@ def _run_stored(
     from cvmfsexec.cli.stored_image import StoredContainer, run_container
 
     options = _options(environment)
-    names = _names(environment)
-    if fqrn not in names:
-        names = (*names, fqrn)
-    words = (program.path, *words_in_session(line, options, environment))
+    root = _root(environment)
     container = StoredContainer(
-        line, words, names, _root(environment), _cache_image(environment)
+        line,
+        (program.path, *words_in_session(line, options, environment)),
+        fqrn,
+        _names(environment),
+        root._replace(wants_debug_logs=_is_debugging(environment)),
+        _cache_image(environment),
     )
     return run_container(container, environment)
 
@@ -178,7 +180,7 @@ def _with_repositories(
     root = _root(environment)
     place = make_place(environment, line)
     configurations = prepare(Wanted(names, root, environment))
-    _share_binds(program, environment)
+    _share_binds(environment)
     return compose(order, configurations, place)
 
 
@@ -268,13 +270,13 @@ def _cache_image(environment: "Mapping[str, str]") -> "CacheImage | None":
     return CacheImage(path, directory)
 
 
-def _share_binds(program: "ContainerProgram", environment: dict[str, str]) -> None:
-    """Let the program see the user's binds, whatever variable has them."""
-    binds = environment.get("APPTAINER_BINDPATH") or environment.get(
-        "SINGULARITY_BINDPATH"
-    )
+def _share_binds(environment: dict[str, str]) -> None:
+    """Let any program see the user's binds, whatever variable has them."""
+    from cvmfsexec.apptainer.program import BIND_VARIABLES
+
+    binds = next(filter(None, map(environment.get, BIND_VARIABLES)), "")
     if binds:
-        environment[program.bind_variable] = binds
+        environment.update(dict.fromkeys(BIND_VARIABLES, binds))
 
 
 def _become(words: tuple[str, ...], environment: dict[str, str]) -> int:

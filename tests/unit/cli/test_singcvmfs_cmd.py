@@ -175,8 +175,9 @@ def test_singularity_is_the_first_choice(site: Site) -> None:
 
 @pytest.mark.parametrize("variable", ["APPTAINER_BINDPATH", "SINGULARITY_BINDPATH"])
 def test_binds_of_the_user_reach_the_program(site: Site, variable: str) -> None:
-    site.program("apptainer", '#!/bin/sh\necho "$APPTAINER_BINDPATH"\n')
-    assert site.words("exec", IMAGE, **{variable: "/a:/b"}) == ["/a:/b"]
+    shown = "$APPTAINER_BINDPATH $SINGULARITY_BINDPATH"
+    site.program("apptainer", f'#!/bin/sh\necho "{shown}"\n')
+    assert site.words("exec", IMAGE, **{variable: "/a:/b"}) == ["/a:/b /a:/b"]
 
 
 def test_the_cache_and_the_logs_can_be_elsewhere(site: Site) -> None:
