@@ -37,18 +37,21 @@ def origin(repository: PublishedRepository) -> Iterator[Nginx]:
 
 
 @contextlib.contextmanager
-def node(origin: Nginx, repository: PublishedRepository) -> Iterator[Path]:
+def node(
+    origin: Nginx, repository: PublishedRepository, settings: str = ""
+) -> Iterator[Path]:
     """Make a client with an empty cache, which counts from zero."""
-    with client_dist(origin.url, repository.master_key_pem) as dist:
+    keys = repository.master_key_pem
+    with client_dist(origin.url, keys, settings=settings) as dist:
         origin.forget_requests()
         yield dist
 
 
 def requests_of_readers(
-    origin: Nginx, repository: PublishedRepository, count: int
+    origin: Nginx, repository: PublishedRepository, count: int, settings: str
 ) -> list[str]:
     """Let sessions do the same work; return the objects that were asked for."""
-    with node(origin, repository) as dist, contextlib.ExitStack() as stack:
+    with node(origin, repository, settings) as dist, contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(started_reader(dist)) for _ in range(count)]
         for session in sessions:
             session.begin(FILES)
@@ -57,12 +60,12 @@ def requests_of_readers(
 
 
 def requests_of_archivers(
-    origin: Nginx, repository: PublishedRepository, count: int
+    origin: Nginx, repository: PublishedRepository, count: int, settings: str
 ) -> list[str]:
     """Likewise for sessions that read all files in order, so that many come ahead."""
     # tar itself would look through /dev/null and read nothing.
     archive = ("sh", "-c", f"tar -cf - -C /cvmfs/{FQRN} . | cat >/dev/null")
-    with node(origin, repository) as dist, contextlib.ExitStack() as stack:
+    with node(origin, repository, settings) as dist, contextlib.ExitStack() as stack:
         sessions = [
             stack.enter_context(started_exec(dist, FQRN, "--", *archive))
             for _ in range(count)
@@ -71,15 +74,19 @@ def requests_of_archivers(
         return origin.objects()
 
 
+@pytest.mark.parametrize(
+    "settings", ["", "CVMFS_CACHE_TYPE=packed\n"], ids=["posix", "packed"]
+)
 @pytest.mark.parametrize("requests_of", [requests_of_readers, requests_of_archivers])
 def test_sessions_that_start_at_once_download_each_object_once(
     origin: Nginx,
     repository: PublishedRepository,
-    requests_of: Callable[[Nginx, PublishedRepository, int], list[str]],
+    requests_of: Callable[[Nginx, PublishedRepository, int, str], list[str]],
+    settings: str,
 ) -> None:
-    by_one = requests_of(origin, repository, 1)
+    by_one = requests_of(origin, repository, 1, settings)
     assert len(by_one) > FILES
-    by_all = requests_of(origin, repository, SESSIONS)
+    by_all = requests_of(origin, repository, SESSIONS, settings)
     assert set(by_all) >= set(by_one)
     assert len(by_all) <= 1.1 * len(by_one)
 

@@ -19,8 +19,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -47,7 +46,6 @@ _PACK_BYTES_MIN = 4 << 20
 _PACK_BYTES_MAX = 256 << 20
 _IDLE_S = 3600.0
 _REST_S = 60.0
-_WAIT_REFRESH_S = 0.05
 _OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
@@ -124,20 +122,30 @@ class PackedStore:
         """See ``ObjectStore``; what was used lately is not removed."""
         return NO_PIN
 
+    @contextlib.contextmanager
     def claim(
         self,
         content_hash: ContentHash,
         *,
         patience_s: float,
         size_bytes: int | None = None,  # noqa: ARG002 -- see ``ObjectStore``
-    ) -> AbstractContextManager[bool]:
+    ) -> Iterator[bool]:
         """See ``ObjectStore``; among the processes of this node."""
         if self._clock() < self._rests_until_s:
-            return contextlib.nullcontext(enter_result=False)
-        find = partial(self._packs.find, content_hash, refresh_s=_WAIT_REFRESH_S)
-        return self._claims.claim(
-            content_hash, patience_s=patience_s, is_there=lambda: find() is not None
+            yield False
+            return
+        claim = self._claims.claim(
+            content_hash,
+            patience_s=patience_s,
+            is_there=partial(self._has_now, content_hash),
         )
+        with claim as is_ours:
+            self._packs.look_at_neighbours()
+            yield is_ours
+
+    def _has_now(self, content_hash: ContentHash) -> bool:
+        self._packs.look_at_neighbours()
+        return self._packs.find(content_hash, refresh_s=float("inf")) is not None
 
     def transaction(self) -> "_PackedTransaction":
         """See ``ObjectStore``."""

@@ -9,6 +9,9 @@ are no locks, and it does not matter on which node a process runs.
   Both are found by checksums, and cost one download.
 * Packs of others are read again when an object is missing, but at most every few
   seconds: to look costs a handful of operations on the file server.
+* The packs of neighbours, processes of the same node, are known by their names, which
+  begin with a number of the node. Who has the claim on an object looks at those first,
+  because a neighbour may just have fetched it. On the node that asks nobody else.
 * What was read of the indexes is one dictionary of numbers. A record is parsed and
   checked when it is used: 200,000 objects are loaded in 0.1 s.
 
@@ -16,6 +19,8 @@ are no locks, and it does not matter on which node a process runs.
 """
 
 import contextlib
+import functools
+import hashlib
 import os
 import re
 import threading
@@ -34,6 +39,12 @@ from cvmfsexec.format.pack_index import RECORD_BYTES, Record, RecordKind
 
 DIRECTORY = "cvmfsexec.packs"
 REFRESH_S = 2.0
+DISCOVERY_MIN_S = 0.1
+"""How often to look for new packs of neighbours; ever longer while there are none."""
+
+ACTIVE_S = 30.0
+"""For so long after it has grown a neighbour's pack is looked at with each claim."""
+
 OPEN_MAX = 32
 PACKED_BYTES_MAX = 512 << 10
 """Larger objects have files of their own."""
@@ -41,6 +52,9 @@ PACKED_BYTES_MAX = 512 << 10
 USE_IS_OLD_S = 3600.0
 """So long ago a pack was used last, at least, when its time of use is set anew."""
 
+NODE_BYTES = 4  # of the eight bytes of a name
+
+_BOOT = "/proc/sys/kernel/random/boot_id"
 INDEX, PACK = ".index", ".pack"
 _NAME = re.compile(r"[0-9a-f]{16}")
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -52,12 +66,13 @@ _RECORD_BITS = 32
 class _Loaded:
     """What was read of one pack's index."""
 
-    __slots__ = ("name", "number", "records")
+    __slots__ = ("active_until_s", "name", "number", "records")
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
         self.number = number
         self.records = bytearray()
+        self.active_until_s = float("-inf")
 
 
 class Place(NamedTuple):
@@ -98,6 +113,10 @@ class Packs:
         self._used_s: dict[str, float] = {}
         self._writer: _Writer | None = None
         self._looked_s = float("-inf")
+        self._node = node_number()
+        self._packs_changed_ns = 0
+        self._discovery_s = DISCOVERY_MIN_S
+        self._discovered_s = float("-inf")
 
     def close(self) -> None:
         """Give back all files."""
@@ -124,6 +143,23 @@ class Packs:
                 self._refresh()
                 place = self._find(content_hash)
             return place
+
+    def look_at_neighbours(self) -> None:
+        """Learn what other processes of this node have added."""
+        with self._lock:
+            now_s = self._clock()
+            if now_s - self._discovered_s >= self._discovery_s:
+                self._discovered_s = now_s
+                self._discover()
+            own = self._writer.name if self._writer is not None else None
+            for loaded in self._loaded:
+                is_neighbour = loaded.name.startswith(self._node)
+                if (
+                    is_neighbour
+                    and loaded.name != own
+                    and (now_s < loaded.active_until_s)
+                ):
+                    self._load(loaded.name)
 
     def read(self, place: Place) -> bytes | None:
         """Return the bytes of an object in a pack, if they are there and whole."""
@@ -284,6 +320,21 @@ class Packs:
             if time.time() - os.fstat(descriptor).st_mtime > USE_IS_OLD_S:
                 os.utime(descriptor)
 
+    def _discover(self) -> None:
+        """Look for new packs, if the directory of packs has changed."""
+        try:
+            changed_ns = os.stat(DIRECTORY, dir_fd=self._directory).st_mtime_ns
+        except OSError:
+            return  # there are none
+        if changed_ns == self._packs_changed_ns:
+            self._discovery_s = min(2 * self._discovery_s, REFRESH_S)
+            return
+        self._packs_changed_ns = changed_ns
+        self._discovery_s = DISCOVERY_MIN_S
+        for name in names_in(self._directory):
+            if name.startswith(self._node) and name not in self._by_name:
+                self._load(name)
+
     def _refresh(self) -> None:
         """Read what was added to the indexes of others."""
         names = names_in(self._directory)
@@ -305,7 +356,7 @@ class Packs:
                 status = os.stat(path, dir_fd=self._directory)
                 if status.st_size - have_bytes < RECORD_BYTES:
                     return
-            added = _read_from(path, self._directory, have_bytes)
+            added, age_s = _read_from(path, self._directory, have_bytes)
         except OSError:
             return  # removed meanwhile
         added = added[: len(added) // RECORD_BYTES * RECORD_BYTES]
@@ -313,6 +364,8 @@ class Packs:
             if not pack_index.has_header(added):
                 return  # not written yet, or of another version
             loaded = self._new_loaded(name)
+        if age_s < ACTIVE_S:
+            loaded.active_until_s = self._clock() + ACTIVE_S
         self._take(loaded, added)
 
     def _take(self, loaded: _Loaded, added: bytes) -> None:
@@ -336,7 +389,7 @@ class Packs:
         if writer is not None:
             writer.close()
         self._writer = None
-        self._writer = _Writer(self._directory)
+        self._writer = _Writer(self._directory, self._node)
         self._take(self._new_loaded(self._writer.name), pack_index.header())
         return self._writer
 
@@ -349,8 +402,8 @@ class Packs:
 class _Writer:
     """The pack that this process appends to."""
 
-    def __init__(self, directory: int) -> None:
-        self.name = os.urandom(pack_index.NAME_BYTES).hex()
+    def __init__(self, directory: int, node: str) -> None:
+        self.name = node + os.urandom(pack_index.NAME_BYTES - NODE_BYTES).hex()
         self.end_bytes = 0
         path = f"{DIRECTORY}/{self.name}"
         self._pack = _create(path + PACK, directory)
@@ -376,6 +429,17 @@ class _Writer:
         """Append no more."""
         scratch.close_unwanted(self._pack)
         scratch.close_unwanted(self._index)
+
+
+@functools.cache
+def node_number() -> str:
+    """Return how the names of packs begin that are written on this node."""
+    try:
+        with open(_BOOT, "rb") as file:
+            boot = file.read()
+    except OSError:
+        boot = os.urandom(NODE_BYTES)
+    return hashlib.sha256(boot, usedforsecurity=False).digest()[:NODE_BYTES].hex()
 
 
 def names_in(directory: int) -> list[str]:
@@ -409,11 +473,14 @@ def _create(path: str, directory: int) -> int:
         return os.open(path, _WRITE_FLAGS, 0o600, dir_fd=directory)
 
 
-def _read_from(path: str, directory: int, offset: int) -> bytes:
+def _read_from(path: str, directory: int, offset: int) -> tuple[bytes, float]:
+    """Return what was added to a file, and how many seconds ago."""
     descriptor = os.open(path, _READ_FLAGS, dir_fd=directory)
     try:
-        size_bytes = min(os.fstat(descriptor).st_size, _INDEX_BYTES_MAX)
-        return os.pread(descriptor, max(size_bytes - offset, 0), offset)
+        status = os.fstat(descriptor)
+        size_bytes = min(status.st_size, _INDEX_BYTES_MAX)
+        added = os.pread(descriptor, max(size_bytes - offset, 0), offset)
+        return added, time.time() - status.st_mtime
     finally:
         os.close(descriptor)
 

@@ -10,7 +10,6 @@ client-behaviour.md, "Cache directory" and "Quota".
 """
 
 import os
-import re
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,8 +24,6 @@ QUOTA_LIMIT_MB = 4000  # what the official configuration says
 RAM_FRACTION = 32
 """Without a size, a RAM cache may take this part of the memory, as the original's."""
 
-_NAME = re.compile(r"[A-Za-z0-9]{1,64}")
-_PERCENT = re.compile(r"([0-9]{1,2}|100)%", re.ASCII)
 _DEPTH_MAX = 4  # of tiers in tiers
 _OF_DEFAULT = {
     "ALIEN": "CVMFS_ALIEN_CACHE",
@@ -113,7 +110,7 @@ class CacheInstance:
             CacheSettingError: The parameter is not set, or is no name.
         """
         name = configuration.get(parameter, default)
-        if _NAME.fullmatch(name) is None:
+        if not (name.isascii() and name.isalnum()):
             raise _error(configuration, parameter, "names no cache instance")
         return cls(configuration, name)
 
@@ -253,9 +250,11 @@ class CacheInstance:
     def _size_bytes(self) -> int:
         parameter = self.parameter("SIZE")
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        percent = _PERCENT.fullmatch(self._configuration.get(parameter))
-        if percent is not None:
-            return max(memory_bytes * int(percent[1]) // 100, 1)
+        number, percent, rest = self._configuration.get(parameter).partition("%")
+        if percent and number.isascii() and number.isdigit() and not rest:
+            if int(number[:4]) not in range(1, 101):
+                raise self._configuration.error(parameter, "is not 1% to 100%")
+            return memory_bytes * int(number) // 100
         size_mb = self._configuration.integer(parameter, 0, minimum=0)
         return size_mb << 20 or memory_bytes // RAM_FRACTION
 

@@ -120,7 +120,9 @@ def test_what_makes_no_sense_is_refused_with_the_status_of_a_cache(
     assert exit_status_of(caught.value) == CACHE
 
 
-@pytest.mark.parametrize("size", ["101%", "-1", "much"])
+@pytest.mark.parametrize(
+    "size", ["101%", "0%", "1000000%", "-1", "much", "%", "5%%", "٣%"]
+)
 def test_a_size_that_is_none_is_refused(tmp_path: Path, size: str) -> None:
     with pytest.raises(ConfigurationError, match="CVMFS_CACHE_SIZE"):
         store(tmp_path, f"CVMFS_CACHE_TYPE=ram\nCVMFS_CACHE_SIZE={size}\n")
