@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cvmfsexec.client.assembly import Client
-from cvmfsexec.fuse.server import FuseServer
+from cvmfsexec.fuse.server import BOUNDED_VALIDITY_S, FuseServer
 from tests.support.clients import open_client
 from tests.support.fuse_mount import Mount, mounted
 from tests.support.published import PublishedRepository
@@ -19,11 +19,13 @@ class UpdatingServer(FuseServer):
         self,
         device_fd: int,
         make_client: Callable[[], Client],
+        bounded_validity_s: int = BOUNDED_VALIDITY_S,
         **options: Any,  # noqa: ANN401
     ) -> None:
         self._client = make_client()
         file_system = self._client.file_system()
         super().__init__(device_fd, file_system, **options)
+        self.bounded_validity_s = bounded_validity_s
         self._client.watch(self)
         self._client.follow(file_system, self)
 
