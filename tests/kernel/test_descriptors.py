@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.commands import SYSTEM_PYTHON, client_dist, started_exec
-from tests.support.published import PublishedRepository, publish_tree, serve
+from tests.support.published import Tree, publish_tree, serve
 from tests.support.sessions import ROOT, Started
 
 pytestmark = pytest.mark.kernel
@@ -27,7 +27,15 @@ SOFT_LIMIT = 1024
 OURS_MAX = 400
 
 NAMES = [f"r{number:02}.example.org" for number in range(REPOSITORIES)]
-TREE = {f"file{number:03}": b"file%03d" % number for number in range(FILES)}
+TREE: Tree = {f"file{number:03}": b"file%03d" % number for number in range(FILES)}
+CATALOGS = 62  # nested ones; each directory holds two files
+TREE_OF_CATALOGS: Tree = {
+    "file000": b"file000",
+    **{
+        f"d{number}": {".cvmfscatalog": b"", f"f{number}": b"f%d" % number}
+        for number in range(CATALOGS)
+    },
+}
 PAYLOAD = str(ROOT / "tests/support/holding_payload.py")
 
 
@@ -51,7 +59,8 @@ def holding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Holding]:
     if hard != resource.RLIM_INFINITY and hard < REPOSITORIES * FILES + 64:
         pytest.skip(f"a process may not have more than {hard} open files")
     top = tmp_path_factory.mktemp("published")
-    published: list[PublishedRepository] = [publish_tree(top, TREE, n) for n in NAMES]
+    published = [publish_tree(top, TREE, name) for name in NAMES[1:]]
+    publish_tree(top, TREE_OF_CATALOGS, NAMES[0])
     with ExitStack() as stack:
         url = stack.enter_context(serve(published[0].output))
         key = published[0].master_key_pem

@@ -1,6 +1,6 @@
 """A payload whose processes hold files open: ``PROCESSES DIRECTORY...``.
 
-Each process opens every file in the directories and reads the start of each. When all
+Each process opens every file below the directories and reads its start. When all
 have, the limit of open files and the number of files that are held are written, and the
 files are held until standard input ends.
 """
@@ -35,14 +35,15 @@ def main(words: Sequence[str]) -> None:
 def _hold(directories: Sequence[str], told: int, held_out: int) -> None:
     paths = [
         os.path.join(directory, name)
-        for directory in directories
-        for name in os.listdir(directory)
+        for top in directories
+        for directory, _, names in os.walk(top)
+        for name in names
     ]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(paths) + MARGIN, hard))
     descriptors = [os.open(path, os.O_RDONLY) for path in paths]
     is_right = all(
-        os.pread(descriptor, 4096, 0).decode() == os.path.basename(path)
+        os.pread(descriptor, 4096, 0).decode() in (os.path.basename(path), "")
         for descriptor, path in zip(descriptors, paths, strict=True)
     )
     os.write(told, b"%8d" % len(descriptors))

@@ -14,7 +14,7 @@ from cvmfsexec.cli.output import local_time, printable, write_line
 from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.cli.report import report_error, write_message
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
-from cvmfsexec.client.cache_contents import CacheContents
+from cvmfsexec.client.cache_contents import CacheContents, packed_bytes
 from cvmfsexec.client.cache_places import CachePlace
 from cvmfsexec.client.cached_names import CachedName, CachedRepository
 from cvmfsexec.client.warming import Wishes, warm
@@ -86,7 +86,9 @@ def _usage(arguments: argparse.Namespace) -> int:
         print(harmless(str(one["directory"])))
         print(f"  {'repositories':14}{' '.join(one['repositories']) or '-'}")  # type: ignore[arg-type]
         print(f"  {'kind':14}{one['kind']}")
-        if one["used_bytes"] is None:
+        if "objects" not in one:
+            print(f"  {'used':14}{_size(one['used_bytes'])}")
+            print(f"  {'limit':14}{_limit_text(one)}")
             continue
         print(f"  {'used':14}{_size(one['used_bytes'])} in {one['objects']} objects")
         print(f"  {'pinned':14}{_size(one['pinned_bytes'])}")
@@ -103,10 +105,9 @@ def _usage_of(place: CachePlace) -> dict[str, object]:
         "repositories": list(place.repositories),
         "kind": place.kind.value,
         "limit_bytes": place.limit_bytes,
-        "used_bytes": None,
     }
     if not place.is_files:
-        return report
+        return {**report, "used_bytes": packed_bytes(place)}
     with CacheContents.open(place) as contents:
         scan = contents.scan()
         return {

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from itertools import groupby
 
+from cvmfsexec import log
 from cvmfsexec.cli import exit_codes
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_dist, add_json, repository_path
@@ -15,6 +16,7 @@ from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
 from cvmfsexec.cli.traces import read_trace
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.client.warming import Failure, Warmth, Wishes, warm
+from cvmfsexec.configuration.cache_instances import StoreKind
 from cvmfsexec.errors import ConfigurationError, CvmfsError
 from cvmfsexec.format.trace import TraceRecord
 
@@ -108,6 +110,8 @@ def _prefetch(
     fqrn: str, wanted: Wanted, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], int]:
     with open_client(fqrn, arguments.dist) as client:
+        if client.settings.cache.store.kind is StoreKind.RAM:
+            log.warning("the cache is in memory, and ends with the last session")
         wishes = _look_up(client, wanted)
         with progress_bar(wishes.total_bytes, "bytes", client.fqrn) as progress:
             warmth = warm(client, wishes.wanted, arguments.connections, progress)

@@ -332,3 +332,15 @@ class CacheContents:
                 f"{pinned_bytes} bytes would be pinned, of a cache of {limit_bytes}",
                 hint="half of it may be; raise CVMFS_QUOTA_LIMIT, or unpin others",
             )
+
+
+def packed_bytes(place: CachePlace) -> int:
+    """Return how much a packed cache holds.
+
+    Raises:
+        CacheError: It cannot be opened.
+    """
+    from cvmfsexec.cache.packed import PackedStore
+
+    with closing(PackedStore.open(place.directory)) as store:
+        return store.used_bytes() or 0

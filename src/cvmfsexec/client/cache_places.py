@@ -44,7 +44,7 @@ class CachePlace(NamedTuple):
 
     @property
     def is_files(self) -> bool:
-        """Whether each object is a file."""
+        """Whether each object is a file, not part of one."""
         return self.kind in (StoreKind.POSIX, StoreKind.ALIEN)
 
 
@@ -87,15 +87,26 @@ def all_places(
         place = place_at(os.path.join(base, name))
         if place is None:
             continue
-        try:
-            configured = places_of(place.repositories, root, environment)
-        except ConfigurationError as error:
-            log.warning("%s: %s", place.directory, error)
-            configured = []
-        present = [one for one in configured if os.path.isdir(one.directory)]
-        for one in present or [place]:
-            found.setdefault(one.directory, one)
+        for one in _configured(place, root, environment):
+            if os.path.isdir(one.directory):
+                found.setdefault(one.directory, one)
     return list(found.values())
+
+
+def _configured(
+    place: CachePlace, root: ConfigurationRoot, environment: Mapping[str, str]
+) -> list[CachePlace]:
+    """Return what is configured for the repositories of a place; itself for none.
+
+    Nothing if they are configured to have no directory any more, but memory.
+    """
+    if not place.repositories:
+        return [place]
+    try:
+        return places_of(place.repositories, root, environment)
+    except ConfigurationError as error:
+        log.warning("%s: %s", place.directory, error)
+        return [place]
 
 
 def place_at(directory: str, *, is_alien: bool = False) -> CachePlace | None:
