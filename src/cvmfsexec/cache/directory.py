@@ -234,11 +234,19 @@ class DirectoryStore:
             try:
                 return call()
             except OSError as error:
-                if error.errno not in _DISK_IS_FULL:
-                    raise
-                if not self.quota.make_room_on_disk(size_bytes):
-                    raise
+                self.make_room_after(error, size_bytes)
         return call()
+
+    def make_room_after(self, error: OSError, size_bytes: int) -> None:
+        """Remove some objects if a system call failed because the disk is full.
+
+        Raises:
+            OSError: It is the same error if that is not the reason, or nothing can be
+                removed.
+        """
+        is_full = error.errno in _DISK_IS_FULL
+        if not is_full or not self.quota.make_room_on_disk(size_bytes):
+            raise error
 
     def publish(
         self, file: PendingFile, content_hash: ContentHash, size_bytes: int
@@ -260,12 +268,7 @@ class DirectoryStore:
         Its bytes were reserved; that is settled here, one way or the other.
         """
         try:
-            with self.quota.counted(size_bytes) as visibility:
-                if self.quota.stores_volatile:
-                    mark_volatile(file.descriptor)
-                visibility.is_new = self.trying_for_room(
-                    size_bytes, partial(self.pending.keep, file, path)
-                )
+            self._link(file, path, size_bytes)
         except FileNotFoundError:
             log.debug("cache: the file that was to be %s is gone", path)
         except OSError as error:
@@ -274,6 +277,18 @@ class DirectoryStore:
         else:
             return True
         return False
+
+    def _link(self, file: PendingFile, path: str, size_bytes: int) -> None:
+        self.quota.count(size_bytes)
+        is_new = False
+        try:
+            if self.quota.stores_volatile:
+                mark_volatile(file.descriptor)
+            is_new = self.trying_for_room(
+                size_bytes, partial(self.pending.keep, file, path)
+            )
+        finally:
+            self.quota.count_linked(size_bytes, is_new=is_new)
 
     def _reopen(self, descriptor: int, path: str) -> int:
         try:
@@ -345,10 +360,14 @@ class _DirectoryTransaction:
             raise BeyondLimitError
         self._store.quota.reserve(len(data))
         self._reserved_bytes += len(data)
-        write = partial(
-            scratch.write_all_at, self._file.descriptor, data, self._written_bytes
-        )
-        self._store.trying_for_room(len(data), write)
+        try:
+            scratch.write_all(self._file.descriptor, data)
+        except OSError as error:
+            self._store.make_room_after(error, len(data))
+            write = partial(
+                scratch.write_all_at, self._file.descriptor, data, self._written_bytes
+            )
+            self._store.trying_for_room(len(data), write)
 
     def commit(self, content_hash: ContentHash) -> int:
         """See ``Transaction``."""

@@ -27,6 +27,9 @@ from cvmfsexec.cache.ledger import Ledger
 _BATCH = 64
 """Objects removed with the ledger locked: a millisecond, in which nobody pins one."""
 
+_LINKING_S = 0.02
+"""After that, an object that was counted has become visible, or never will."""
+
 _VOLATILE_FIRST_NS = 1 << 62
 
 
@@ -127,7 +130,11 @@ def _key(status: os.stat_result) -> int:
 def _visible_bytes(ledger: Ledger) -> int:
     with ledger.locked() as book:
         book.settle_dead()
-        return book.visible_bytes
+        before = book.accounts
+    if any(account.linking_bytes for account in before.values()):
+        time.sleep(_LINKING_S)
+    with ledger.locked() as book:
+        return book.visible_bytes(before)
 
 
 def _pinned_paths(ledger: Ledger) -> frozenset[str]:

@@ -12,7 +12,7 @@ file, and keeps it alone; whoever needs the sum adds them up.
 * **Charged before it is written.** Bytes are only written to the directory if they were
   charged to the account, under the lock of the whole ledger, and all charges together
   stay below the limit. An account is charged in advance for some small objects, so that
-  most of them cost two writes of 64 bytes and no lock.
+  most of them cost one write of 64 bytes and no lock.
 * **The file is a hint.** If it is missing, damaged or cut off, the next who looks makes
   it anew from an estimate, and the cache is counted in the background. Who finds his
   account gone writes it again.
@@ -114,10 +114,18 @@ class Book:
         """How much is stored."""
         return max(0, self._sum_bytes)
 
-    @property
-    def visible_bytes(self) -> int:
-        """How much of that can be seen in the directory for certain."""
-        linking = sum(account.linking_bytes for account in self.accounts.values())
+    def visible_bytes(self, before: dict[int, Account]) -> int:
+        """How much of that can be seen in the directory for certain.
+
+        Args:
+            before: The accounts, a while ago. Who has written nothing since then has
+                made visible what was written down before; of ours we know.
+        """
+        linking = sum(
+            account.linking_bytes
+            for number, account in self.accounts.items()
+            if number == self._number or account != before.get(number)
+        )
         return self._sum_bytes - linking
 
     @property
@@ -223,7 +231,7 @@ class Ledger:
         self._mutex = threading.Lock()
         self._file: int | None = None
         self._number = 0
-        self._account = Account(limit_bytes)
+        self._account = self._written = Account(limit_bytes)
         self._identity = (0, 0)
         self._is_private = False
         self._pins: list[ContentHash | None] = []
@@ -302,6 +310,7 @@ class Ledger:
                 stored_bytes=0,
             )
             book.write_account(self._account)
+            self._written = self._account
 
     def count(self, size_bytes: int) -> None:
         """Count an object that will be visible in a moment, and was charged.
@@ -310,19 +319,29 @@ class Ledger:
             OSError: It could not be written down.
         """
         with self._mutex:
-            account = self._account
-            self._account = account._replace(
-                stored_bytes=account.stored_bytes + size_bytes,
-                linking_bytes=account.linking_bytes + size_bytes,
+            limit_bytes, charged_bytes, stored_bytes, linking_bytes = self._account
+            self._account = Account(
+                limit_bytes,
+                charged_bytes,
+                stored_bytes + size_bytes,
+                linking_bytes + size_bytes,
             )
             self._write()
 
-    def count_linked(self, size_bytes: int, *, is_new: bool) -> None:
-        """Take notice of whether it became visible; else it is charged as before."""
+    def count_linked(self, size_bytes: int) -> None:
+        """Take notice that it is visible; that is written down with the next one."""
+        with self._mutex:
+            limit_bytes, charged_bytes, stored_bytes, linking_bytes = self._account
+            self._account = Account(
+                limit_bytes, charged_bytes, stored_bytes, linking_bytes - size_bytes
+            )
+
+    def count_refused(self, size_bytes: int) -> None:
+        """Take notice that it will not be visible; it is charged as before."""
         with self._mutex:
             account = self._account
             self._account = account._replace(
-                stored_bytes=account.stored_bytes - (0 if is_new else size_bytes),
+                stored_bytes=account.stored_bytes - size_bytes,
                 linking_bytes=account.linking_bytes - size_bytes,
             )
             with contextlib.suppress(OSError):  # it will be counted anew
@@ -422,7 +441,7 @@ class Ledger:
         """Read the ledger, and write into it again what is ours and was lost."""
         with self._mutex:
             self._write_released()
-            is_lost = not book.has(self._account)
+            is_lost = not book.has(self._written)
             if is_lost:
                 # Whoever made the ledger anew has counted what we had stored.
                 charged_bytes = self._account.charged_bytes - self._account.stored_bytes
@@ -430,6 +449,7 @@ class Ledger:
                     charged_bytes=charged_bytes, stored_bytes=0
                 )
             book.read(self._account, self._estimate, is_new=is_new)
+            self._written = self._account
             if is_lost and not is_new and self._file is not None:
                 self._write_all_pins(self._file)
 
@@ -460,8 +480,9 @@ class Ledger:
     def _write(self) -> None:
         """Write the account down; the caller has the mutex."""
         if self._file is not None:  # else it is written when there is one again
-            record = self._account.serialize()
-            os.pwrite(self._file, record, _account_start(self._number))
+            account = self._account
+            os.pwrite(self._file, account.serialize(), _account_start(self._number))
+            self._written = account
 
     def _write_pin(self, number: int) -> None:
         if self._file is not None:

@@ -24,7 +24,7 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from cvmfsexec import log
@@ -237,24 +237,21 @@ class Quota:
         with contextlib.suppress(OSError), self._ledger.locked() as book:
             self._ledger.charge(book, -surplus_bytes)
 
-    @contextlib.contextmanager
-    def counted(self, size_bytes: int) -> Iterator["Visibility"]:
-        """Count an object whose bytes were reserved while it becomes visible.
-
-        Yields:
-            What is to be told if it does not become visible.
+    def count(self, size_bytes: int) -> None:
+        """Count an object whose bytes were reserved, before it becomes visible.
 
         Raises:
             OSError: It cannot be counted.
         """
         self._ledger.count(size_bytes)
-        visibility = Visibility()
-        try:
-            yield visibility
-        finally:
-            self._ledger.count_linked(size_bytes, is_new=visibility.is_new)
-            if not visibility.is_new:
-                self.give_back(size_bytes)
+
+    def count_linked(self, size_bytes: int, *, is_new: bool) -> None:
+        """Take notice of whether it became visible, and was not there before."""
+        if is_new:
+            self._ledger.count_linked(size_bytes)
+        else:
+            self._ledger.count_refused(size_bytes)
+            self.give_back(size_bytes)
 
     def count_removed(self, size_bytes: int) -> None:
         """Take notice that an object is gone."""
@@ -381,12 +378,6 @@ class Quota:
 
     def _pace(self) -> bool:
         return not self._closing.wait(_COUNT_PAUSE_S)
-
-
-class Visibility:
-    """Whether an object has become visible that was not there before."""
-
-    is_new = False
 
 
 def _is_hopeless(book: Book) -> bool:
