@@ -141,6 +141,7 @@ def test_what_a_killed_session_left_is_replaced(dist: Path) -> None:
 
 
 def test_who_looks_takes_away_what_is_dead(dist: Path) -> None:
+    workspace(dist).mkdir(parents=True, exist_ok=True)
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(str(plain_socket(dist)))
     give_to_ordinary_user(dist)
