@@ -191,7 +191,7 @@ def _binds(
     configurations: tuple[Configuration, ...],
 ) -> tuple[Bind, ...]:
     """Return what file servers need of the host, at the same places but for one."""
-    binds = [Bind(place, place)]
+    binds = [Bind(place, place), *_credentials(order.environment)]
     for configuration in configurations:
         binds += _binds_of(configuration, has_cache=order.image is None)
     needed = [Bind(runtime, RUNTIME_PLACE, is_read_only=True)]
@@ -199,6 +199,14 @@ def _binds(
         source = f"image-src={order.image.directory}"
         needed.append(Bind(order.image.path, IMAGE_PLACE, options=source))
     return (*needed, *without_covered(tuple(binds)))
+
+
+def _credentials(environment: Mapping[str, str]) -> Iterator[Bind]:
+    """Yield files with which the user shows who it is."""
+    for variable in ("X509_USER_PROXY", "BEARER_TOKEN_FILE"):
+        path = environment.get(variable, "")
+        if path.startswith("/") and os.path.isfile(path):
+            yield Bind(os.path.realpath(path), path, is_read_only=True)
 
 
 def _binds_of(configuration: Configuration, *, has_cache: bool) -> Iterator[Bind]:
