@@ -385,26 +385,26 @@ def test_a_revision_blacklisted_while_mounted_is_shown_no_more(
     blacklist = tmp_path / "blacklist"
     parameters = {"CVMFS_BLACKLIST": str(blacklist)}
 
-    def outcome() -> str:
+    def outcome(mount: Mount) -> str:
         try:
             return mount.inside(lambda: Path("top").read_text())
         except OSError as error:
             return os.strerror(error.errno or 0)
 
     with following(tmp_path, repository, parameters=parameters) as mount:
-        assert outcome() == "top 1"
+        assert outcome(mount) == "top 1"
         blacklist.write_text(f"<{repository.fqrn} 2\n")
         assert check(mount) == "Failed"
-        assert outcome() == "Input/output error"
+        assert outcome(mount) == "Input/output error"
         publish_tree(tmp_path, AFTER)
         assert check(mount) == APPLIED
-        assert outcome() == "top 2!"
+        assert outcome(mount) == "top 2!"
         blacklist.write_text(f"<{repository.fqrn} 3\n")
         assert check(mount) == "Failed"
-        assert outcome() == "Input/output error"
+        assert outcome(mount) == "Input/output error"
         blacklist.unlink()
         assert check(mount) == UP_TO_DATE
-        assert outcome() == "top 2!"
+        assert outcome(mount) == "top 2!"
 
 
 def test_modes_and_times_of_directories_are_news_too(
