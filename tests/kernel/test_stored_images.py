@@ -18,13 +18,14 @@ from tests.support.apptainer import (
     busybox_image,
     debian_image,
 )
-from tests.support.commands import COMMAND_PATIENCE_S
+from tests.support.commands import COMMAND_PATIENCE_S, give_to_ordinary_user
 from tests.support.installs import Installation, installation, ordinary_uid
 from tests.support.published import FQRN, publish_tree, serve
 from tests.support.sessions import Started, wait_until
 
 pytestmark = pytest.mark.kernel
 
+TAG = "first"
 OTHER = "other.example.org"
 TOP = f"/cvmfs/{FQRN}"
 IMAGE = f"{TOP}/images/busybox"
@@ -58,7 +59,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, byte
     for image in (busybox_image(), bare_image(), debian_image()):
         subprocess.run(["cp", "-a", image, images], check=True)
     (source / "hello").write_text("hello\n")
-    published = publish_tree(home, source)
+    published = publish_tree(home, source, tag=TAG)
     other = publish_tree(home, {"hello": b"other\n"}, OTHER)
     shutil.rmtree(source)
     keys = published.master_key_pem + other.master_key_pem
@@ -156,10 +157,37 @@ def test_nothing_is_left_of_a_killed_container(place: Place, name: str) -> None:
 
 def test_the_cache_and_logs_go_where_they_are_wanted(place: Place) -> None:
     cache, logs = place.install.top / "home/cache", place.install.top / "home/logs"
-    variables = {"SINGCVMFS_CACHEDIR": str(cache), "SINGCVMFS_LOGDIR": str(logs)}
+    variables = {
+        "SINGCVMFS_CACHEDIR": str(cache),
+        "SINGCVMFS_LOGDIR": str(logs),
+        "SINGCVMFS_LOGLEVEL": "debug",
+    }
     assert place.run("exec", IMAGE, "true", **variables).returncode == 0
     assert cache.exists()
+    assert [one.name for one in logs.glob("*debug*")] == [f"{FQRN}-debug.log"]
     assert not (place.install.directory / "dist/var").exists()
+
+
+def test_an_image_file_keeps_the_cache(place: Place) -> None:
+    file = place.install.top / "home/cache.img"
+    with file.open("wb") as stream:
+        stream.truncate(64 << 20)
+    make = ("mkfs.ext3", "-q", "-F", str(file))
+    subprocess.run(make, check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+    give_to_ordinary_user(file.parent)
+    variables = {"SINGCVMFS_CACHEIMAGE": str(file), "SINGCVMFS_CACHEDIR": "/kept"}
+    words = ("exec", "-B", "/e2fs:/mnt", IMAGE, "sh", "-c", "ls /mnt/kept; df /mnt")
+    done = place.run(*words, **variables)
+    assert done.returncode == 0, done.stderr
+    assert FQRN in done.stdout or "shared" in done.stdout
+
+
+def test_a_revision_of_the_past_has_images_too(place: Place) -> None:
+    line = ("exec", IMAGE, "cat", f"{TOP}/hello")
+    done = place.run(*line, repositories=f"{FQRN}@{TAG}")
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+    absent = place.run(*line, repositories=f"{FQRN}@absent")
+    assert (absent.returncode, absent.stdout) == (22, "")
 
 
 # -- instances ------------------------------------------------------------------------

@@ -142,7 +142,9 @@ def parse(words: tuple[str, ...], default_image: str = "") -> CommandLine:
     border = _end_of_global_options(words)
     global_options, rest = words[:border], words[border:]
     if not rest:
-        raise UsageError("there is no command")
+        if not default_image:
+            raise UsageError("there is no command")
+        return CommandLine(global_options, (_WITHOUT_IMAGE,), (), default_image)
     first, *others = rest
     if first == _VERSION:
         return CommandLine(global_options, rest)

@@ -30,13 +30,15 @@ class StoredContainer(NamedTuple):
     Attributes:
         line: What was typed.
         words: What starts it in a session.
-        names: Repositories as they were typed, and that of the image.
+        fqrn: Repository of the image.
+        names: Repositories as they were typed.
         root: Configuration.
         cache_image: What holds the cache; ``None`` for a directory of the host.
     """
 
     line: CommandLine
     words: tuple[str, ...]
+    fqrn: str
     names: tuple[str, ...]
     root: ConfigurationRoot
     cache_image: CacheImage | None
@@ -59,6 +61,7 @@ def _request(
 ) -> tuple[ExecRequest, ConfigurationRoot]:
     root = container.root
     pins = revisions_of(Wanted(container.names, root, environment))
+    pins.setdefault(container.fqrn, None)
     leave_outer_session(environment)
     image = ""
     if container.cache_image is not None:

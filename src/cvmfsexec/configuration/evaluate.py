@@ -287,6 +287,9 @@ class Evaluation:
             "CVMFS_NFILES": _hard_limit_of_files(),
             "CVMFS_USYSLOG": os.path.join(logs, self._fqrn + ".log"),
         }
+        if self._root.wants_debug_logs:
+            path = os.path.join(logs, f"{self._fqrn}-debug.log")
+            injected["CVMFS_DEBUGLOG"] = path
         if self._root.scratch_cache:
             injected["CVMFS_CACHE_BASE"] = self._root.scratch_cache
         for name, value in injected.items():

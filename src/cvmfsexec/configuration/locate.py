@@ -41,6 +41,7 @@ class ConfigurationRoot(NamedTuple):
         given_cache: What ``/var/lib/cvmfs`` means instead of a directory of the dist.
         given_logs: What ``/var/log/cvmfs`` means instead of a directory beside it.
         given_site_defaults: File that is read instead of ``default.local``.
+        wants_debug_logs: Everything is logged, unless ``default.local`` says where.
         given_trace: File in which file servers write down what is touched, whatever
             ``CVMFS_TRACEFILE`` says; empty for none.
     """
@@ -51,6 +52,7 @@ class ConfigurationRoot(NamedTuple):
     given_cache: str = ""
     given_logs: str = ""
     given_site_defaults: str = ""
+    wants_debug_logs: bool = False
     given_trace: str = ""
 
     @property
