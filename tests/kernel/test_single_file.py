@@ -15,6 +15,8 @@ from cvmfsexec import __version__
 from cvmfsexec.namespaces.mount_table import read_mount_table
 from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
 from tests.support.debian import minimal_system
+from tests.support.original_client import client_packages
+from tests.support.packages import RPM_PAYLOADS, build_rpm
 from tests.support.published import FQRN
 from tests.support.sessions import (
     ORDINARY_UID,
@@ -241,6 +243,54 @@ def test_an_unpacked_file_can_be_packed_again(single: SingleFile, top: Path) -> 
     done = run(file.parent / ".cvmfsexec/makedist", "-o", str(again))
     assert done.returncode == 0, done.stderr
     assert again.read_bytes() == file.read_bytes()
+
+
+def test_the_file_reads_packages_of_every_compression(
+    single: SingleFile, top: Path
+) -> None:
+    file = copied(single.file, top / "one")
+    run(file, "-v")
+    makedist = file.parent / ".cvmfsexec/makedist"
+    content = {"/etc/cvmfs/default.d/50.conf": b"A=1\n"}
+    for payload in RPM_PAYLOADS:
+        package = file.parent / f"{payload}.rpm"
+        package.write_bytes(build_rpm("cvmfs-config-x", content, payload=payload))
+        dist = str(file.parent / payload)
+        done = run(makedist, "none", "--dist", dist, "--from", str(package))
+        assert done.returncode == 0, done.stderr
+        assert Path(dist, "etc/cvmfs/default.d/50.conf").read_bytes() == b"A=1\n"
+
+
+def test_the_file_brings_the_original_client(top: Path) -> None:
+    packages = {**client_packages()}
+    (top / "packages").mkdir()
+    for name, content in packages.items():
+        (top / "packages" / name).write_bytes(content)
+    words = ("none", "--client", "original", "-m", "rhel9-x86_64", "--from")
+    make(top, *words, str(top / "packages"))
+    etc = top / "dist/etc/cvmfs"
+    settings = "CVMFS_SERVER_URL=http://127.0.0.1:9/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\n"
+    (etc / "default.local").write_text(settings)
+    (etc / "keys/example.org.pub").write_text("a key")
+    make(top, "-o", str(top / "packed"))
+    file = copied(top / "packed", top / "one place")
+    done = run(file, FQRN, "--", "cat", f"/cvmfs/{FQRN}/hello")
+    assert (done.stdout, done.stderr) == (f"{FQRN} by the stand-in\n", "")
+    assert make(top, "-o", str(top / "arm"), "-m", "rhel9-aarch64", is_good=False)
+
+
+def make(top: Path, *words: str, is_good: bool = True) -> str:
+    """Run ``makedist`` with a dist in a directory; return what it says."""
+    done = subprocess.run(
+        [ROOT / "makedist", "--dist", top / "dist", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=plain_environment(),
+        timeout=COMMAND_PATIENCE_S,
+    )
+    assert (done.returncode == 0) == is_good, done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize(

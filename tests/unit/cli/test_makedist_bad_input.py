@@ -149,7 +149,7 @@ def client_of_two_versions(top: Path) -> tuple[str, ...]:
 TRAVERSAL = "forbidden path"
 CASES = {
     "wrong digest": Case(given(damaged()), 16, (RPM, "and should be")),
-    "no signature": Case(unsigned, 15, (NAME, "not signed")),
+    "no signature": Case(unsigned, 15, (NAME, "has no signature")),
     "another's signature": Case(signed_by_another, 15, (NAME, "not signed")),
     "not pinned": Case(not_pinned, 15, ("not pinned", "--pin")),
     "malformed": Case(given(b"nothing of the kind"), 16, ("neither an RPM nor",)),
