@@ -137,18 +137,24 @@ class _Run:
         }
 
     def start_one_file(self, file: Path) -> Row:
-        """Time ``FILE REPOSITORY -- true``; cold, it is not unpacked yet."""
+        """Time ``FILE REPOSITORY -- true``; cold, it is not unpacked yet.
+
+        ``unpack`` is ``FILE -v`` then, which only unpacks.
+        """
         file.parent.mkdir()
         self._near.pack(file)
-        cold, warm = [], []
+        unpack, cold, warm = [], [], []
         for _ in range(START_ROUNDS):
             shutil.rmtree(file.parent / ".cvmfsexec", ignore_errors=True)
+            unpack.append(_seconds([str(file), "-v"]))
+            shutil.rmtree(file.parent / ".cvmfsexec")
             cold.append(_seconds([str(file), FQRN, "--", "/bin/true"]))
             warm.append(_seconds([str(file), FQRN, "--", "/bin/true"]))
         return {
             "work": "start one file",
             "cold": median(cold),
             "warm": median(warm),
+            "unpack": median(unpack),
             "size_bytes": file.stat().st_size,
         }
 

@@ -17,7 +17,8 @@ Facts about the client that this relies on:
 * One client after the other can use a cache directory, and clients that a cache manager
   serves together; so not those of two sessions at once. It ends with 24 then.
 
-Source: docs/reference/client-behaviour.md, "Mount command and failure codes".
+Source: docs/reference/makedist.md, "The original client"; its failure codes are those
+of CernVM-FS, ``loader.h``.
 """
 
 import contextlib
