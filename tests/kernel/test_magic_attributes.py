@@ -26,7 +26,8 @@ OF_FILES = (
     "external_file",
 )
 OF_LINKS = ("xfsroot.rawlink",)
-"""As the original's client lists them, docs/reference/magic-attributes.md; ``user.authz`` and ``user.external_url`` need repositories of their own."""
+"""As the original's client lists them, docs/reference/magic-attributes.md;
+``user.authz`` and ``user.external_url`` need repositories of their own."""
 
 LARGE = b"".join(b"line %d\n" % number for number in range(300_000))
 TREE: Tree = {

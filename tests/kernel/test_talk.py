@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -259,3 +260,39 @@ def test_words_change_a_running_mount(dist: Path) -> None:
             ("cleanup rate 10", "0\n"),
         ):
             assert cvmfs(dist, "talk", FQRN, *command.split()) == (0, answer, "")
+
+
+@pytest.mark.parametrize(
+    ("use", "wanted"),
+    [
+        (f"exec sleep 300 < {TOP}/hello", "open"),
+        (f"exec {TOP}/program 300", "exe,mapped"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["2", "3"])
+def test_all_ways_of_use_are_seen(
+    tmp_path: Path, mode: str, use: str, wanted: str
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "hello").write_bytes(b"hello\n")
+    shutil.copy2("/bin/sleep", tree / "program")
+    made = publish_tree(tmp_path, tree)
+    with (
+        serve(made.output) as base_url,
+        client_dist(base_url, made.master_key_pem) as given,
+        started_exec(
+            *(given, "--mode", mode, FQRN, "--", "sh", "-c", f"echo up; {use}")
+        ) as session,
+    ):
+        line = session.process.stdout and session.process.stdout.readline()
+        if not line:
+            pytest.skip(f"mode {mode} does not work here")
+
+        def is_seen() -> bool:
+            rows = cvmfs(given, "fuser", FQRN, "--json")[1]
+            return bool(rows) and [",".join(r["uses"]) for r in json.loads(rows)] == [
+                wanted
+            ]
+
+        wait_until(is_seen, f"{wanted} in mode {mode}")

@@ -71,42 +71,44 @@ def _device_of(socket: str) -> str:
 def _users_of(mountpoint: str, device: str, server: int) -> Iterator["_User"]:
     """Yield the processes that have something of a mount.
 
-    Sessions have mounts of their own at equal places, so that a process counts if the
-    file system of this mount is in its own mount table.
+    Sessions have mounts of their own at equal places, and may see one mount at several:
+    what counts is where the device is in a process's own mount table.
     """
     for name in sorted(filter(str.isdecimal, os.listdir("/proc")), key=int):
         pid = int(name)
-        uses = _uses(pid, mountpoint)
-        if uses and pid not in (server, os.getpid()) and _sees(pid, device):
+        places = _places(pid, device) if device else (mountpoint,)
+        uses = _uses(pid, places) if places else []
+        if uses and pid not in (server, os.getpid()):
             yield _User(pid, uses, _command_of(pid))
 
 
-def _uses(pid: int, mountpoint: str) -> list[str]:
+def _places(pid: int, device: str) -> tuple[str, ...]:
+    """Return where a process sees a device."""
+    try:
+        with open(
+            f"/proc/{pid}/mountinfo", encoding="utf-8", errors="replace"
+        ) as table:
+            lines = [line.split(" ", 5) for line in table]
+    except OSError:
+        return ()
+    return tuple(words[4] for words in lines if words[2:3] == [device])
+
+
+def _uses(pid: int, places: tuple[str, ...]) -> list[str]:
     """Return what a process has of a mount: kinds of use, as fuser(1) has them."""
     found = [
-        link
-        for link in _LINKS
-        if _is_below(_read_link(f"/proc/{pid}/{link}"), mountpoint)
+        link for link in _LINKS if _is_below(_read_link(f"/proc/{pid}/{link}"), places)
     ]
     descriptors = []
     with suppress(OSError):
         descriptors = os.listdir(f"/proc/{pid}/fd")
     if any(
-        _is_below(_read_link(f"/proc/{pid}/fd/{one}"), mountpoint)
-        for one in descriptors
+        _is_below(_read_link(f"/proc/{pid}/fd/{one}"), places) for one in descriptors
     ):
         found.append("open")
-    if any(_is_below(path, mountpoint) for path in _mapped(pid)):
+    if any(_is_below(path, places) for path in _mapped(pid)):
         found.append("mapped")
     return found
-
-
-def _sees(pid: int, device: str) -> bool:
-    if not device:
-        return True
-    with suppress(OSError), open(f"/proc/{pid}/mountinfo", errors="replace") as table:
-        return any(line.split(" ", 3)[2:3] == [device] for line in table)
-    return False
 
 
 def _mapped(pid: int) -> Iterator[str]:
@@ -116,8 +118,8 @@ def _mapped(pid: int) -> Iterator[str]:
             yield slash + path
 
 
-def _is_below(path: str, mountpoint: str) -> bool:
-    return path == mountpoint or path.startswith(f"{mountpoint}/")
+def _is_below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
 def _read_link(path: str) -> str:
