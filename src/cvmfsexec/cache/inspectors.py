@@ -31,9 +31,10 @@ PROCESSES_MAX = 32
 def inspect_all(
     path: str, remedy: Remedy, in_use: frozenset[ContentHash], process_count: int
 ) -> Iterator[Tally]:
-    """Yield what is found in each part of a cache directory, in any order.
+    """Yield what is found in each part of a cache directory.
 
-    This process must have no threads when the iteration begins.
+    This process must have no threads when the first is asked for. That is ``TOP``; the
+    others come in any order.
 
     Args:
         path: The directory.
@@ -47,21 +48,21 @@ def inspect_all(
     # What lies on the way to objects is mended before anybody looks at them.
     inspector = Inspector(path, remedy, in_use)
     try:
-        yield inspector.inspect(TOP)
+        top = inspector.inspect(TOP)
         parts = [part for part in PARTS if part != TOP]
         count = max(1, min(process_count, PROCESSES_MAX))
         if count == 1:
+            yield top
             yield from map(inspector.inspect, parts)
             return
-        yield from _inspect_by_processes(
-            inspector, [parts[number::count] for number in range(count)]
-        )
+        shares = [parts[number::count] for number in range(count)]
+        yield from _inspect_by_processes(inspector, top, shares)
     finally:
         inspector.close()
 
 
 def _inspect_by_processes(
-    inspector: Inspector, shares: list[list[str]]
+    inspector: Inspector, top: Tally, shares: list[list[str]]
 ) -> Iterator[Tally]:
     children: dict[int, int] = {}
     readers: dict[int, bytes] = {}
@@ -76,6 +77,7 @@ def _inspect_by_processes(
             os.close(inlet)
             children[pid] = outlet
             readers[outlet] = b""
+        yield top
         yield from _received(readers)
         _see_that_all_ended_well(children)
     finally:

@@ -122,7 +122,9 @@ class _Report:
             tallies = inspect_all(
                 place.directory, remedy, contents.in_use(), self._arguments.jobs
             )
-            with progress_bar(contents.scan().total_bytes, "bytes") as progress:
+            total_bytes = contents.scan().total_bytes
+            self._add(next(tallies))  # from then on there may be threads
+            with progress_bar(total_bytes, "bytes") as progress:
                 for tally in tallies:
                     progress(tally.total_bytes)
                     self._add(tally)

@@ -113,7 +113,8 @@ def _prefetch(
         if client.settings.cache.store.kind is StoreKind.RAM:
             log.warning("the cache is in memory, and ends with the last session")
         wishes = _look_up(client, wanted)
-        with progress_bar(wishes.total_bytes, "bytes", client.fqrn) as progress:
+        label = f"{client.fqrn}: {len(wishes.wanted)} objects"
+        with progress_bar(wishes.total_bytes, "bytes", label) as progress:
             warmth = warm(client, wishes.wanted, arguments.connections, progress)
         failures = (*wishes.failures, *warmth.failures)
         status = _tell_failures(wishes, failures, is_replay=bool(arguments.replay))
