@@ -131,13 +131,18 @@ def mountpoint_of(fqrn: str) -> str:
 def _clear_memory(uid: int) -> None:
     """Remove the user's cache in memory, if no other session uses it.
 
-    File servers cannot do it: they are killed when their session ends.
+    File servers cannot do it: they are killed when their session ends, perhaps in the
+    midst of it.
     """
-    place = CACHE_IN_MEMORY.format(uid)
-    if os.path.lexists(place):
+    memory, _, name = CACHE_IN_MEMORY.format(uid).rpartition("/")
+    try:
+        names = os.listdir(memory)
+    except OSError:
+        return  # there is none
+    if any(one == name or one.startswith(f"{name}.") for one in names):
         from cvmfsexec.cache.ram import remove_unused
 
-        remove_unused(place)
+        remove_unused(f"{memory}/{name}")
 
 
 def _native(request: ExecRequest) -> NativeTree:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfsexec.cache.ram import place_of
+from cvmfsexec.cache.ram import MEMORY, place_of
 from cvmfsexec.format.digest import ContentHash
 from tests.support.commands import (
     client_dist,
@@ -24,6 +24,7 @@ from tests.support.commands import (
     run_exec,
     started_exec,
 )
+from tests.support.host_mounts import skip_without_fusermount
 from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
 from tests.support.sessions import (
@@ -164,7 +165,7 @@ def memory() -> Iterator[Path]:
         pytest.skip(f"there is no {path.parent}")
     shutil.rmtree(path, ignore_errors=True)
     yield path
-    assert not path.exists()
+    assert list(Path(MEMORY).glob(f"{path.name}*")) == []
 
 
 RAM = "CVMFS_CACHE_PRIMARY=m\nCVMFS_CACHE_m_TYPE=ram\nCVMFS_CACHE_m_SIZE=64\n"
@@ -205,6 +206,18 @@ def test_what_the_killed_leave_in_memory_the_next_one_uses_and_clears(
         assert memory.exists()
         assert run_exec(dist, FQRN, "--", *READ_ALL).stdout
         assert not memory.exists()
+
+
+@pytest.mark.usefixtures("memory")
+def test_file_servers_of_the_host_leave_no_memory(
+    origin: Nginx, repository: PublishedRepository
+) -> None:
+    skip_without_fusermount()
+    with client_dist(origin.url, repository.master_key_pem, settings=RAM) as dist:
+        for _ in range(3):
+            done = run_exec(dist, "--mode", "2", FQRN, "--", *READ_ALL)
+            assert done.returncode == 0, done.stderr
+            assert list(Path(MEMORY).glob("cvmfsexec.*")) == []
 
 
 # -- shared with others ---------------------------------------------------------------

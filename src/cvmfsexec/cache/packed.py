@@ -145,7 +145,7 @@ class PackedStore:
 
     def _has_now(self, content_hash: ContentHash) -> bool:
         self._packs.look_at_neighbours()
-        return self._packs.find(content_hash, refresh_s=float("inf")) is not None
+        return self._packs.find(content_hash, refresh_s=None) is not None
 
     def transaction(self) -> "_PackedTransaction":
         """See ``ObjectStore``."""
@@ -170,7 +170,7 @@ class PackedStore:
 
     def put(self, content: bytes | bytearray, content_hash: ContentHash) -> bool:
         """Add a small object; return whether it is there."""
-        if self._packs.find(content_hash, refresh_s=float("inf")) is not None:
+        if self._packs.find(content_hash, refresh_s=None) is not None:
             return True
         if self._clock() < self._rests_until_s:
             return False

@@ -128,21 +128,22 @@ class Packs:
                 os.close(self._files.popitem()[1])
 
     def find(
-        self, content_hash: ContentHash, *, refresh_s: float = REFRESH_S
+        self, content_hash: ContentHash, *, refresh_s: float | None = REFRESH_S
     ) -> Place | None:
         """Return where an object lies, or ``None``.
 
         Args:
             content_hash: The object.
             refresh_s: If it is not known, look at the packs of others again, unless
-                that was done in the last so many seconds.
+                that was done in the last so many seconds; ``None`` for never.
         """
         with self._lock:
             place = self._find(content_hash)
-            if place is None and self._clock() - self._looked_s >= refresh_s:
+            if place is not None or refresh_s is None:
+                return place
+            if self._clock() - self._looked_s >= refresh_s:
                 self._refresh()
-                place = self._find(content_hash)
-            return place
+            return self._find(content_hash)
 
     def look_at_neighbours(self) -> None:
         """Learn what other processes of this node have added."""

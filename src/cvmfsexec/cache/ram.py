@@ -18,6 +18,7 @@ import stat
 import time
 from typing import Self
 
+from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.private_directory import check_privacy
 from cvmfsexec.errors import CacheError
@@ -78,21 +79,14 @@ def place_of(uid: int, memory: str = MEMORY) -> str:
 
 
 def remove_unused(place: str) -> bool:
-    """Remove a cache in memory if nobody uses it; return whether there was one.
-
-    It costs one system call where there is none.
-    """
+    """Remove a cache in memory if nobody uses it; return whether there was one."""
     directory = _take_alone(place)
-    if directory is None:
-        return False
-    try:
-        os.rename(place, f"{place}{_REMOVED}{os.urandom(8).hex()}")
-    except OSError:
-        return False
-    finally:
+    if directory is not None:
+        with contextlib.suppress(OSError):  # it is not ours any more
+            os.rename(place, f"{place}{_REMOVED}{os.urandom(8).hex()}")
         os.close(directory)
     _remove_renamed(place)
-    return True
+    return directory is not None
 
 
 def is_unused(place: str) -> bool:
@@ -128,10 +122,13 @@ def _remove_renamed(place: str) -> None:
     import shutil
 
     memory, _, name = place.rpartition("/")
-    with os.scandir(memory) as entries:
-        for entry in entries:
-            if entry.name.startswith(name + _REMOVED) and _is_own(entry):
-                shutil.rmtree(entry.path, ignore_errors=True)
+    try:
+        with os.scandir(memory) as entries:
+            for entry in entries:
+                if entry.name.startswith(name + _REMOVED) and _is_own(entry):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+    except OSError as error:
+        log.debug("cannot look for what was left in %s: %s", memory, error.strerror)
 
 
 def _is_own(entry: os.DirEntry[str]) -> bool:

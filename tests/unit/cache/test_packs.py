@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cvmfsexec.cache import packs
 from cvmfsexec.cache.packs import DIRECTORY, INDEX, PACK, Packs, names_in
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 from cvmfsexec.format.pack_index import RECORD_BYTES
-from tests.support.system_calls import run_and_die_at
+from tests.support.system_calls import count_calls, run_and_die_at
 
 ONE, TWO = b"one object\n", b"another object\n"
 NAME, OTHER = ContentHash.of(ONE), ContentHash.of(TWO)
@@ -28,13 +29,13 @@ class Node:
         self.all: list[Packs] = []
 
     def process(self, pack_bytes: int = 1 << 20) -> Packs:
-        packs = Packs(self.directory, pack_bytes, lambda: self.now_s)
-        self.all.append(packs)
-        return packs
+        made = Packs(self.directory, pack_bytes, lambda: self.now_s)
+        self.all.append(made)
+        return made
 
     def close(self) -> None:
-        for packs in self.all:
-            packs.close()
+        for process in self.all:
+            process.close()
         os.close(self.directory)
 
     def files(self, suffix: str) -> list[Path]:
@@ -48,9 +49,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
     made.close()
 
 
-def content_of(packs: Packs, content_hash: ContentHash) -> bytes | None:
-    place = packs.find(content_hash)
-    return None if place is None else packs.read(place)
+def content_of(process: Packs, content_hash: ContentHash) -> bytes | None:
+    place = process.find(content_hash)
+    return None if place is None else process.read(place)
 
 
 def test_others_find_an_object_when_they_look_again(node: Node) -> None:
@@ -66,6 +67,44 @@ def test_others_find_an_object_when_they_look_again(node: Node) -> None:
     assert content_of(reader, OTHER) == TWO
 
 
+def test_a_neighbour_is_looked_at_without_a_pause(node: Node) -> None:
+    writer, reader = node.process(), node.process()
+    writer.append(NAME, ONE)
+    reader.look_at_neighbours()
+    assert content_of(reader, NAME) == ONE
+    for number in range(20):
+        name = ContentHash(bytes([number]) * 20)
+        writer.append(name, TWO)
+        reader.look_at_neighbours()
+        place = reader.find(name, refresh_s=None)
+        assert place is not None
+        assert reader.read(place) == TWO
+
+
+def test_without_neighbours_looking_is_rare(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = node.process()
+    alone.append(NAME, ONE)
+    alone.look_at_neighbours()
+    calls = count_calls(monkeypatch, "open", "stat", "listdir")
+    for _ in range(1000):
+        node.now_s += 0.02  # twenty seconds of a slow network
+        alone.look_at_neighbours()
+    assert len(calls) < 25
+
+
+def test_packs_of_other_nodes_are_not_neighbours(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = node.process()
+    monkeypatch.setattr(packs, "node_number", lambda: "0" * 8)
+    node.process().append(NAME, ONE)
+    reader.look_at_neighbours()
+    assert reader.find(NAME, refresh_s=None) is None
+    assert content_of(reader, NAME) == ONE
+
+
 def test_each_process_appends_to_a_pack_of_its_own(node: Node) -> None:
     first, second = node.process(), node.process()
     for _ in range(3):
@@ -76,19 +115,19 @@ def test_each_process_appends_to_a_pack_of_its_own(node: Node) -> None:
 
 
 def test_a_full_pack_is_followed_by_another(node: Node) -> None:
-    packs = node.process(pack_bytes=3 * len(ONE))
+    writer = node.process(pack_bytes=3 * len(ONE))
     hashes = [ContentHash(bytes([number]) * 20) for number in range(8)]
     for content_hash in hashes:
-        packs.append(content_hash, ONE)
+        writer.append(content_hash, ONE)
     assert [len(path.read_bytes()) for path in node.files(PACK)].count(33) == 2
     reader = node.process()
     assert {content_of(reader, content_hash) for content_hash in hashes} == {ONE}
 
 
 def test_algorithms_have_objects_of_their_own(node: Node) -> None:
-    packs = node.process()
+    writer = node.process()
     for algorithm in HashAlgorithm:
-        packs.append(NAME._replace(algorithm=algorithm), b"%d" % algorithm)
+        writer.append(NAME._replace(algorithm=algorithm), b"%d" % algorithm)
     reader = node.process()
     for algorithm in HashAlgorithm:
         content = content_of(reader, NAME._replace(algorithm=algorithm))
@@ -206,9 +245,9 @@ def test_what_was_appended_is_found(objects: dict[bytes, bytes]) -> None:
 def test_who_dies_at_any_moment_leaves_whole_objects(tmp_path: Path) -> None:
     def work(top: Path) -> None:
         node = Node(top)
-        packs = node.process(pack_bytes=20)
-        packs.append(NAME, ONE)
-        packs.append(OTHER, TWO)
+        writer = node.process(pack_bytes=20)
+        writer.append(NAME, ONE)
+        writer.append(OTHER, TWO)
 
     for number in range(1, 100):
         top = tmp_path / str(number)

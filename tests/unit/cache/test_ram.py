@@ -127,6 +127,15 @@ def test_without_such_memory_there_is_no_store(tmp_path: Path) -> None:
         opened(tmp_path / "nothing")
 
 
+def test_what_who_was_killed_had_renamed_is_removed_by_any_session(
+    memory: Path,
+) -> None:
+    place = place_of(UID, str(memory))
+    Path(f"{place}.removed.0123/ab").mkdir(parents=True)
+    assert not remove_unused(place)
+    assert list(memory.iterdir()) == []
+
+
 def test_many_may_come_and_go_at_once(memory: Path) -> None:
     failures: list[Exception] = []
 
