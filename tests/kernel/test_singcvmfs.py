@@ -17,8 +17,9 @@ from tests.support.apptainer import (
 from tests.support.commands import COMMAND_PATIENCE_S
 from tests.support.nginx import Nginx
 from tests.support.published import PublishedRepository, publish_tree
-from tests.support.sessions import Caller, skip_unless_possible
+from tests.support.sessions import Caller, skip_unless_possible, wait_until
 from tests.support.singcvmfs import ContainerSite, container_site
+from tests.support.terminal import Terminal
 
 FIRST, SECOND, THIRD = (f"{name}.example.org" for name in ("one", "two", "three"))
 CONFIG = "config.example.org"
@@ -252,6 +253,29 @@ def test_polite_signals_reach_the_payload(site: ContainerSite) -> None:
         container.process.terminate()
         out = container.process.communicate(timeout=COMMAND_PATIENCE_S)[0]
     assert (out, container.process.returncode) == (f"{FIRST}\n", 3)
+
+
+def test_ctrl_c_is_for_the_payload(site: ContainerSite) -> None:
+    script = (
+        "trap 'echo caught' INT; echo up; until read line; do :; done; "
+        f"cat /cvmfs/{FIRST}/hello; exit 4"
+    )
+    variables = (
+        f"HOME={site.machine.home}",
+        f"XDG_RUNTIME_DIR={site.install.top}/run",
+        f"SINGCVMFS_REPOSITORIES={FIRST}",
+    )
+    words = ("exec", str(busybox_image()), "sh", "-c", script)
+    line = site.machine.line("env", *variables, site.command, *words)
+    with Terminal(line) as terminal:
+        terminal.expect("up")
+        wait_until(lambda: bool(site.file_servers()), "there is a file server")
+        terminal.type("\x03")
+        terminal.expect("caught")
+        terminal.type("go on\n")
+        terminal.expect(FIRST)
+        assert terminal.finish() == 4
+    site.wait_until_gone()
 
 
 def test_many_at_once_share_a_cache(site: ContainerSite, origin: Nginx) -> None:
