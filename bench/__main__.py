@@ -205,7 +205,7 @@ class _Run:
 
 def _seconds(words: list[str]) -> float:
     start = time.perf_counter()
-    subprocess.run(words, check=True)
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -29,6 +30,9 @@ SKIPS_ALLOWED_IN_CI: dict[str, Callable[[], bool]] = {
         lambda: not (ROOT.parent / "shared/fixtures").exists()
     ),
     r"only root |cannot abort here: .* not permitted": lambda: os.geteuid() != 0,
+    r"the packages are for Python 3\.11 on x86_64": (
+        lambda: sys.version_info[:2] != (3, 11) or os.uname().machine != "x86_64"
+    ),
     r"this OpenSSL does not offer ripemd160": (
         lambda: "ripemd160" not in hashlib.algorithms_available
     ),

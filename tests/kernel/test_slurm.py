@@ -33,7 +33,7 @@ def slurm() -> Iterator[Cluster]:
 def single(
     slurm: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SingleFile]:
-    assert slurm.top
+    assert slurm.top.is_dir()
     with made_single_file(tmp_path_factory.mktemp("single")) as made:
         yield made
 
