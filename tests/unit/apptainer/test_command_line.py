@@ -89,6 +89,16 @@ def test_other_words_run_in_the_image_that_is_set() -> None:
     assert line.starts_container
 
 
+def test_no_word_at_all_runs_the_image_that_is_set() -> None:
+    assert parse(("-q",), "img") == CommandLine(("-q",), ("run",), (), "img")
+
+
+def test_instances_go_on_by_themselves() -> None:
+    assert parse(("instance", "start", "img", "one")).leaves_instance
+    assert not parse(("exec", "img", "ls")).leaves_instance
+    assert not parse(("instance", "stop", "one")).leaves_instance
+
+
 @pytest.mark.parametrize("typed", ["", "-q", "-c", "-c /a", "ls", "--"])
 def test_what_cannot_be_understood_is_refused(typed: str) -> None:
     with pytest.raises(UsageError):
