@@ -230,6 +230,7 @@ class PackedStore:
     # -- making room ----------------------------------------------------------------
 
     def _tidy(self) -> None:
+        self._packs.refresh()
         sizes = self._sizes()
         used_bytes = sum(size for size, _ in sizes.values())
         used_bytes += self._packs.own_files_bytes()

@@ -145,6 +145,11 @@ class Packs:
                 self._refresh()
             return self._find(content_hash)
 
+    def refresh(self) -> None:
+        """Read what was added to the packs of others."""
+        with self._lock:
+            self._refresh()
+
     def look_at_neighbours(self) -> None:
         """Learn what other processes of this node have added."""
         with self._lock:
