@@ -6,6 +6,7 @@ there, has no name.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
@@ -120,14 +121,22 @@ class _CacheOnly:
             descriptor = os.open(path, OPEN_FLAGS, dir_fd=self._directory)
         except OSError as error:
             raise CacheError(f"{path} is not in the cache") from error
+        is_believed = False
         try:
-            if self._is_trusted or is_confirmed(descriptor, request.content_hash):
-                return descriptor
+            is_believed = self._is_believed(descriptor, request.content_hash)
         except OSError as error:
-            os.close(descriptor)
             raise CacheError(f"{path} cannot be read: {error.strerror}") from error
-        os.close(descriptor)
-        raise CacheError(f"{path} is not what its name says")
+        finally:
+            if not is_believed:
+                os.close(descriptor)
+        if not is_believed:
+            raise CacheError(f"{path} is not what its name says")
+        return descriptor
+
+    def _is_believed(self, descriptor: int, content_hash: ContentHash) -> bool:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        return self._is_trusted or is_confirmed(descriptor, content_hash)
 
     def discard(self, content_hash: ContentHash) -> None:
         """See ``ObjectOpener``; who only looks removes nothing."""
