@@ -85,7 +85,7 @@ def told(client: Client, name: str) -> str:
         ("network_failures", ""),
         ("nioerr", "0"),
         ("timestamp_last_ioerr", "0"),
-        ("ncleanup24", "-1"),
+        ("ncleanup24", "0"),
         ("proxy_list", "http://p1:3128\nhttp://p2:3128\n"),
         ("proxy_list_external", "http://p3:3128\n"),
         ("external_host", "http://external.example.org"),
