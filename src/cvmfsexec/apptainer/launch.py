@@ -30,7 +30,6 @@ from cvmfsexec.fusemount.handover import Handover
 
 MOUNT_DIRECTORY = "/cvmfs"
 
-_DEBUG_LOG = "CVMFS_DEBUGLOG"
 _SHARED_CACHE = "CVMFS_SHARED_CACHE"
 _CONTAINER = ServerKind.CONTAINER
 
@@ -58,7 +57,6 @@ class Order(NamedTuple):
         server: Path of this command, by which file servers are started.
         kind: Where file servers are to run; ``None`` for where they can.
         image: What holds the cache; ``None`` for a directory of the host.
-        is_debugging: File servers write everything to a log.
     """
 
     program: ContainerProgram
@@ -68,7 +66,6 @@ class Order(NamedTuple):
     server: str
     kind: ServerKind | None = None
     image: CacheImage | None = None
-    is_debugging: bool = False
 
 
 def decide_kind(order: Order) -> Order:
@@ -159,20 +156,17 @@ def _mount(
 def _handover(order: Order, configuration: Configuration) -> Handover:
     umask = os.umask(0o077)
     os.umask(umask)
-    fqrn, root = configuration.fqrn, configuration.root
+    root = configuration.root
     values = {
         name: Parameter(configuration.get(name), configuration.source(name))
         for name in configuration.variables()
     }
-    if order.is_debugging and not values.get(_DEBUG_LOG, Parameter("", "")).value:
-        path = f"/var/log/cvmfs/{fqrn}-debug.log"
-        values[_DEBUG_LOG] = Parameter(path, "SINGCVMFS_LOGLEVEL")
     if order.image is not None:
         # Of an image, often nothing but a directory of this name can be written.
         values.setdefault(_SHARED_CACHE, Parameter("yes", "SINGCVMFS_CACHEIMAGE"))
         root = root._replace(given_cache=IMAGE_PLACE)
     return Handover(
-        fqrn,
+        configuration.fqrn,
         root,
         values,
         configuration.config_repository,

@@ -138,7 +138,7 @@ def _run_stored(
         (program.path, *words_in_session(line, options, environment)),
         fqrn,
         _names(environment),
-        root._replace(wants_debug_logs=_is_debugging(environment)),
+        root,
         _cache_image(environment),
     )
     return run_container(container, environment)
@@ -174,7 +174,6 @@ def _with_repositories(
         os.path.realpath(sys.argv[0]),
         _kind(environment),
         _cache_image(environment),
-        _is_debugging(environment),
     )
     order = decide_kind(undecided)  # or say that, before anybody waits for a server
     root = _root(environment)
@@ -201,6 +200,7 @@ def _root(environment: "Mapping[str, str]") -> "ConfigurationRoot":
         given_logs=_directory(
             "SINGCVMFS_LOGDIR", environment.get("SINGCVMFS_LOGDIR", "")
         ),
+        wants_debug_logs=_is_debugging(environment),
     )
 
 

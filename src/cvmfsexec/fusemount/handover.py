@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from cvmfsexec.configuration.evaluate import Configuration
 from cvmfsexec.configuration.files import ConfigurationRepository
@@ -249,14 +249,12 @@ def _fields(document: object) -> dict[str, object]:
 
 def _root(root: ConfigurationRoot) -> ConfigurationRoot:
     """Return a root whose fields are what they should be."""
-    defaults = ConfigurationRoot("")
-    for value, default in zip(root, defaults, strict=True):
-        if isinstance(default, str):
-            _text(value)
-    directories = cast("Any", root.user_directories)
-    if not isinstance(directories, list):
-        raise FormatError("a handover has directories that are no list")
-    return root._replace(user_directories=tuple(map(_text, directories)))
+    kinds = [type(default) for default in ConfigurationRoot("")]
+    for value, kind in zip(root, kinds, strict=True):
+        if type(value) is not (list if kind is tuple else kind):
+            raise FormatError("a handover has a place of another kind")
+    directories = map(_text, root.user_directories)
+    return root._replace(user_directories=tuple(directories))
 
 
 def _parameter(value: object) -> Parameter:

@@ -201,7 +201,7 @@ def test_another_file_can_have_the_settings(site: Site) -> None:
 def test_debugging_has_a_log_of_its_own(site: Site) -> None:
     values = site.note(SINGCVMFS_LOGLEVEL="debug")["values"]
     assert isinstance(values, dict)
-    assert values["CVMFS_DEBUGLOG"][0] == f"/var/log/cvmfs/{FQRN}-debug.log"
+    assert values["CVMFS_DEBUGLOG"][0] == f"{site.top}/log/{FQRN}-debug.log"
     assert "CVMFS_DEBUGLOG" not in (site.note()["values"] or {})  # type: ignore[operator]
 
 
