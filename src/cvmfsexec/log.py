@@ -6,7 +6,11 @@ much of it reaches stderr; a file server also keeps its messages in other places
 (``LogPlaces``), which come into being with the first of them.
 """
 
+import time
+from collections import deque
 from typing import NamedTuple
+
+_RECENT_MAX = 100
 
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # the numbers of ``logging``
 
@@ -82,6 +86,14 @@ def keep_in(places: LogPlaces) -> None:
         _detailed = _debugging = True
 
 
+def recent() -> list[tuple[float, str]]:
+    """Return the last messages of this process, the newest first.
+
+    Each has its time in seconds since 1970.
+    """
+    return list(reversed(_recent))
+
+
 def harmless(text: str) -> str:
     """Return a text on one line, in which control characters are spelled out.
 
@@ -93,6 +105,7 @@ def harmless(text: str) -> str:
 
 _detailed = False
 _debugging = False
+_recent: deque[tuple[float, str]] = deque(maxlen=_RECENT_MAX)
 _stderr_level = WARNING
 _speaker = {"speaker": "cvmfsexec"}
 _unopened: LogPlaces | None = None
@@ -118,4 +131,6 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
         for handler in open_places(*places):
             logger.addHandler(handler)
             logger.setLevel(min(logger.level or handler.level, handler.level))
-    logger.log(level, "%s", harmless(message % values if values else message))
+    text = harmless(message % values if values else message)
+    _recent.append((time.time(), text))
+    logger.log(level, "%s", text)

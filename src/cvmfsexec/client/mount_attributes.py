@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from cvmfsexec import __version__
+from cvmfsexec import __version__, log
 from cvmfsexec.cache.store import StoreQuota
 from cvmfsexec.client.counters import counter_lines
 from cvmfsexec.fetch import Fetcher
@@ -141,7 +141,7 @@ class MountAttributes:
             "pubkeys": lambda: b"".join(facts.master_keys).decode(errors="replace"),
             "repo_counters": self._repository_counters,
             "repo_metainfo": lambda: "manifest not available",
-            "logbuffer": lambda: "",
+            "logbuffer": _log_lines,
             "fuse_requests": self._all_requests,
             "talk_socket": lambda: self.talk_socket,
             "read_ahead": lambda: _count_lines(facts.ahead_counts()),
@@ -197,6 +197,13 @@ def _failure_lines(http: HttpClient) -> str:
         f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(one.at_s))} "
         f"{one.host} by {one.proxy}: {harmless(one.text)}\n"
         for one in http.failures()
+    )
+
+
+def _log_lines() -> str:
+    return "".join(
+        f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(at_s))} {text}\n"
+        for at_s, text in log.recent()
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cvmfsexec import __version__
+from cvmfsexec import __version__, log
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.client.counters import NAMES
 from cvmfsexec.client.mount_attributes import MountAttributes
@@ -93,11 +93,19 @@ def told(client: Client, name: str) -> str:
         ("timeout_direct", "9"),
         ("external_timeout", "9"),
         ("repo_metainfo", "manifest not available"),
-        ("logbuffer", ""),
     ],
 )
 def test_a_fresh_mount_tells(client: Client, name: str, value: str) -> None:
     assert told(client, name) == value
+
+
+def test_the_last_messages_are_told_the_newest_first(client: Client) -> None:
+    for number in range(120):
+        log.info("message\n%d", number)
+    newest, *_, oldest = lines = told(client, "logbuffer").splitlines()
+    assert len(lines) == 100
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ message\\n119", newest)
+    assert oldest.endswith(" message\\n20")
 
 
 def test_identity_of_the_process(client: Client) -> None:
