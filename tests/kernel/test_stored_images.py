@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import pytest
 
+from cvmfsexec.format.dirent import Compression
 from tests.support.apptainer import (
     Machine,
     apptainer_machine,
@@ -20,7 +22,8 @@ from tests.support.apptainer import (
 )
 from tests.support.commands import COMMAND_PATIENCE_S, give_to_ordinary_user
 from tests.support.installs import Installation, installation, ordinary_uid
-from tests.support.published import FQRN, publish_tree, serve
+from tests.support.nginx import Nginx
+from tests.support.published import FQRN, publish_tree
 from tests.support.sessions import Started, wait_until
 
 pytestmark = pytest.mark.kernel
@@ -29,6 +32,8 @@ TAG = "first"
 OTHER = "other.example.org"
 TOP = f"/cvmfs/{FQRN}"
 IMAGE = f"{TOP}/images/busybox"
+DEBIAN = f"{TOP}/images/debian"
+AT_ONCE = 20
 
 
 class Place(NamedTuple):
@@ -49,9 +54,23 @@ class Place(NamedTuple):
         line = self.install.line("singcvmfs", *words)
         return self.install.started(*line, host=self.machine.host)
 
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        line = self.install.line("singcvmfs", *words)
+        return self.install.start(
+            *line, host=self.machine.host, stdin=subprocess.DEVNULL
+        )
+
+    def processes(self) -> list[str]:
+        """Return the command lines that are about this installation."""
+        top = str(self.install.top)
+        listed = subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        )
+        return [line for line in listed.stdout.splitlines() if top in line]
+
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, bytes]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, bytes]]:
     home = tmp_path_factory.mktemp("published")
     source = home / "images-source"
     images = source / "images"
@@ -59,18 +78,19 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, byte
     for image in (busybox_image(), bare_image(), debian_image()):
         subprocess.run(["cp", "-a", image, images], check=True)
     (source / "hello").write_text("hello\n")
-    published = publish_tree(home, source, tag=TAG)
+    published = publish_tree(home, source, tag=TAG, compression=Compression.NONE)
     other = publish_tree(home, {"hello": b"other\n"}, OTHER)
     shutil.rmtree(source)
     keys = published.master_key_pem + other.master_key_pem
-    with serve(published.output) as base_url:
-        yield base_url, keys
+    with Nginx(published.output) as origin:
+        yield origin, keys
 
 
 @pytest.fixture
-def place(served: tuple[str, bytes]) -> Iterator[Place]:
+def place(served: tuple[Nginx, bytes]) -> Iterator[Place]:
+    origin, keys = served
     with (
-        installation(*served) as install,
+        installation(origin.url, keys) as install,
         apptainer_machine(install.top / "home") as machine,
     ):
         yield Place(install, machine)
@@ -153,6 +173,31 @@ def test_nothing_is_left_of_a_killed_container(place: Place, name: str) -> None:
         os.kill(session.process.pid, signal.Signals[name])
         session.process.wait()
         wait_until(session.is_gone, "nothing is left")
+
+
+def test_many_at_once_share_a_cache_whoever_is_killed(
+    place: Place, served: tuple[Nginx, bytes]
+) -> None:
+    origin, _ = served
+    words = ("exec", IMAGE, "sh", "-c", f"cat {DEBIAN}/usr/bin/[a-m]* | md5sum")
+    processes = [place.start(*words) for _ in range(AT_ONCE)]
+    for process in processes[::4]:
+        time.sleep(0.2)  # each at another point of its life
+        process.kill()
+    results = [one.communicate(timeout=6 * COMMAND_PATIENCE_S) for one in processes]
+    good = {
+        result
+        for one, result in zip(processes, results, strict=True)
+        if one.returncode == 0
+    }
+    assert len(good) == 1, results
+    assert sum(one.returncode != 0 for one in processes) <= len(processes[::4])
+    wait_until(lambda: not place.processes(), f"{place.processes()} is left")
+
+    origin.forget_requests()
+    again = place.run(*words)
+    assert (again.stdout, again.stderr) in good
+    assert origin.objects() == []
 
 
 def test_the_cache_and_logs_go_where_they_are_wanted(place: Place) -> None:
