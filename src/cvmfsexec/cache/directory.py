@@ -38,8 +38,6 @@ from typing import Self, TypeVar
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.claims import Claims
-from cvmfsexec.cache.contents import mark_volatile
-from cvmfsexec.cache.lasting_pins import size_of
 from cvmfsexec.cache.pending import PendingFile, PendingFiles
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
@@ -185,6 +183,8 @@ class DirectoryStore:
 
     def remove(self, content_hash: ContentHash) -> None:
         """See ``ObjectStore``."""
+        from cvmfsexec.cache.lasting_pins import size_of
+
         size_bytes = size_of(self._directory, content_hash)
         try:
             os.unlink(content_hash.cache_path(), dir_fd=self._directory)
@@ -283,6 +283,8 @@ class DirectoryStore:
         is_new = False
         try:
             if self.quota.stores_volatile:
+                from cvmfsexec.cache.contents import mark_volatile
+
                 mark_volatile(file.descriptor)
             is_new = self.trying_for_room(
                 size_bytes, partial(self.pending.keep, file, path)

@@ -32,12 +32,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from cvmfsexec.cache import byte_locks, ledger_format
 from cvmfsexec.cache.ledger_format import Account, Summary
-from cvmfsexec.cache.usage import Usage
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.digest import ContentHash
+
+if TYPE_CHECKING:
+    from cvmfsexec.cache.usage import Usage
 
 FILE_NAME = "cvmfsexec.ledger"
 
@@ -80,7 +83,7 @@ class Book:
         return record == own.serialize()
 
     def read(
-        self, own: Account, estimate: Callable[[], Usage], *, is_new: bool
+        self, own: Account, estimate: "Callable[[], Usage]", *, is_new: bool
     ) -> None:
         """Read everything; what is damaged is replaced.
 
@@ -198,7 +201,7 @@ class Book:
             table += os.pread(self._file, rest_bytes, _FIRST_READ_BYTES)
         self.accounts = ledger_format.parse_accounts(table)
 
-    def _begin_anew(self, estimate: Usage) -> None:
+    def _begin_anew(self, estimate: "Usage") -> None:
         with contextlib.suppress(OSError):  # so that a full disk does not matter later
             os.posix_fallocate(self._file, 0, _FIRST_READ_BYTES)
         stored = sum(account.stored_bytes for account in self.accounts.values())
@@ -223,7 +226,7 @@ class Ledger:
     """
 
     def __init__(
-        self, directory: int, limit_bytes: int, estimate: Callable[[], Usage]
+        self, directory: int, limit_bytes: int, estimate: "Callable[[], Usage]"
     ) -> None:
         self._directory = directory
         self._estimate = estimate

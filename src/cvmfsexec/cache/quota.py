@@ -26,15 +26,16 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cvmfsexec import log
 from cvmfsexec.cache import byte_locks
-from cvmfsexec.cache.eviction import evict, recount
-from cvmfsexec.cache.lasting_pins import pinned_for_good, size_of
 from cvmfsexec.cache.ledger import Book, Ledger
 from cvmfsexec.cache.pins import LedgerPin, Pin
-from cvmfsexec.cache.usage import estimate_usage
 from cvmfsexec.format.digest import ContentHash
+
+if TYPE_CHECKING:
+    from cvmfsexec.cache.usage import Usage
 
 GRANT_BYTES_MAX = 1 << 20
 """Some dozens of small files; with a hundred processes, 2 % of the default limit."""
@@ -88,9 +89,7 @@ class Quota:
         self._directory = directory
         self._path = path
         self._tidy = tidy
-        self._ledger = Ledger(
-            directory, limit_bytes, partial(estimate_usage, directory)
-        )
+        self._ledger = Ledger(directory, limit_bytes, self._estimate)
         self._mutex = threading.Lock()
         self._drawing = threading.Lock()
         self._room_bytes = 0
@@ -176,10 +175,12 @@ class Quota:
             with self._ledger.locked() as book:
                 return book.used_bytes
         except OSError:
-            return estimate_usage(self._directory).used_bytes
+            return self._estimate().used_bytes
 
     def pinned_bytes(self) -> int:
         """See ``StoreQuota``."""
+        from cvmfsexec.cache.lasting_pins import pinned_for_good, size_of
+
         pinned = self.in_use() | pinned_for_good(self._directory)
         return sum(size_of(self._directory, content_hash) for content_hash in pinned)
 
@@ -279,6 +280,11 @@ class Quota:
         """See ``ObjectStore``."""
         return LedgerPin(self._ledger, content_hash)
 
+    def _estimate(self) -> "Usage":
+        from cvmfsexec.cache.usage import estimate_usage
+
+        return estimate_usage(self._directory)
+
     def _take(self, size_bytes: int) -> bool:
         with self._mutex:
             if self._room_bytes < size_bytes:
@@ -345,6 +351,8 @@ class Quota:
             )
 
     def _evict(self, target_bytes: int) -> int:
+        from cvmfsexec.cache.eviction import evict
+
         self._tidy()
         return evict(self._directory, self._ledger, target_bytes)
 
@@ -365,6 +373,8 @@ class Quota:
 
     def _put_in_order(self) -> None:
         """Count what was estimated or is long ago; remove what is above the limit."""
+        from cvmfsexec.cache.eviction import recount
+
         if self._closing.wait(_COUNT_AFTER_S):
             return
         with contextlib.suppress(OSError), self._ledger.broom() as is_ours:

@@ -194,10 +194,11 @@ def test_what_was_estimated_or_is_old_is_counted_later(
     counted = threading.Event()
 
     def recount_and_tell(*arguments: Any) -> None:  # noqa: ANN401
-        eviction.recount(*arguments)
+        recount(*arguments)
         counted.set()
 
-    monkeypatch.setattr(quota, "recount", recount_and_tell)
+    recount = eviction.recount
+    monkeypatch.setattr(eviction, "recount", recount_and_tell)
     root.mkdir(mode=0o700)
     (root / "ab").mkdir()
     (root / "ab" / ("0" * 38)).write_bytes(bytes(SIZE))
