@@ -24,7 +24,6 @@ from cvmfsexec.network.failure import (
     failure_of_fault,
 )
 from cvmfsexec.network.resolution import ProxyAddresses
-from cvmfsexec.network.route_map import RouteMap, ShownProxy
 from cvmfsexec.network.statistics import RouteFailure, TransferStatistics
 from cvmfsexec.network.transport import FaultKind, Request, TransportFault
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from cvmfsexec.network.credentials import Credential
     from cvmfsexec.network.failover import Attempt, Route
     from cvmfsexec.network.failure import Failure
+    from cvmfsexec.network.route_map import RouteMap
     from cvmfsexec.network.settings import NetworkSettings
     from cvmfsexec.network.transport import Transport
 
@@ -296,29 +296,28 @@ class HttpClient:
         with self._lock:
             self._routes.rebalance()
 
-    def route_map(self) -> RouteMap:
+    def route_map(self) -> "RouteMap":
         """Return all routes as they are at the moment, to be shown."""
+        from cvmfsexec.network.route_map import RouteMap, ShownProxy
+
+        def shown(member: str) -> ShownProxy:
+            return ShownProxy(
+                without_credentials(member),
+                without_credentials(self._addresses.named_member(member)),
+                self._addresses.is_unresolved(member),
+            )
+
         self._follow_addresses()
         with self._lock:
             active = self._routes.active
             return RouteMap(
                 tuple(map(without_credentials, self._servers)),
                 without_credentials(active.host),
-                tuple(
-                    tuple(self._shown_proxy(member) for member in group.members)
-                    for group in self._groups
-                ),
+                tuple(tuple(map(shown, group.members)) for group in self._groups),
                 without_credentials(active.proxy),
                 self._routes.group_index,
                 self._addresses.valid_for_s(self._clock()),
             )
-
-    def _shown_proxy(self, member: str) -> ShownProxy:
-        return ShownProxy(
-            without_credentials(member),
-            without_credentials(self._addresses.named_member(member)),
-            self._addresses.is_unresolved(member),
-        )
 
     def next_host(self) -> bool:
         """Make the next server active: what this one says is not believed.
