@@ -6,7 +6,7 @@ from cvmfsexec.format.trace import TraceRecord, parse_trace
 
 def target(data: bytes) -> None:
     try:
-        records = list(parse_trace(data))
+        records, _ = parse_trace(data)
     except FormatError:
         return
     for record in records:

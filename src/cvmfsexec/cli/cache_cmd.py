@@ -11,7 +11,7 @@ from cvmfsexec.cli.cache_choice import add_cache_choice, chosen_places, complete
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, repository_path
 from cvmfsexec.cli.output import local_time, printable, write_line
-from cvmfsexec.cli.progress import progress_bar
+from cvmfsexec.cli.progress import progress_bar, waiting
 from cvmfsexec.cli.report import report_error, write_message
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
 from cvmfsexec.client.cache_contents import CacheContents, packed_bytes
@@ -220,7 +220,8 @@ def _show_objects(arguments: argparse.Namespace, *, only_pinned: bool) -> int:
         if not place.is_files:
             raise CacheError(f"{place.directory}: packs cannot be listed")
         with CacheContents.open(place) as contents:
-            names, in_use = contents.names(), contents.in_use()
+            with waiting("reading the catalogs"):
+                names, in_use = contents.names(), contents.in_use()
             for one in contents.objects():
                 fqrn, name = names.get(one.content_hash, ("", None))
                 if (only_pinned and not one.is_pinned) or (wanted and not fqrn):

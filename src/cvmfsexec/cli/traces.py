@@ -1,9 +1,10 @@
 """Traces in files that the user names."""
 
-from cvmfsexec.errors import ConfigurationError
+from cvmfsexec import log
+from cvmfsexec.errors import ConfigurationError, FormatError
 from cvmfsexec.format.trace import TraceRecord, parse_trace
 
-TRACE_BYTES_MAX = 1 << 30
+TRACE_BYTES_MAX = 128 << 20  # a million and a half of events
 
 
 def read_trace(path: str) -> list[TraceRecord]:
@@ -20,4 +21,10 @@ def read_trace(path: str) -> list[TraceRecord]:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > TRACE_BYTES_MAX:
         raise ConfigurationError(f"{path} is too large for a trace")
-    return list(parse_trace(data))
+    try:
+        records, refused_count = parse_trace(data)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+    if refused_count:
+        log.warning("%s: %d lines make no sense, and are left out", path, refused_count)
+    return records

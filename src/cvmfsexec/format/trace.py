@@ -27,6 +27,7 @@ MOUNT_DIRECTORY = b"/cvmfs/"
 _FIELD = rb'"((?:[^"]|"")*)"'
 _LINE = re.compile(b",".join([_FIELD] * 4) + rb"\r?")
 _TIME = re.compile(rb"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
+_START = re.compile(rb'"[0-9.]{1,22}","-?[0-9]{1,4}","')
 _CODE = re.compile(rb"-?[0-9]{1,4}")
 _RANGE = re.compile(rb"read ([0-9]{1,18}) ([0-9]{1,18})")
 
@@ -105,28 +106,51 @@ class TraceRecord(NamedTuple):
         )
 
 
-def parse_trace(data: bytes) -> Iterator[TraceRecord]:
-    """Yield the events of a trace; a last line without an end was not finished.
-
-    Raises:
-        FormatError: A line is none of a trace; the message tells its number.
-    """
-    number = start = 0
+def trace_lines(data: bytes) -> Iterator[bytes]:
+    """Yield lines without their ends; a last one without an end was not finished."""
+    start = 0
     while (end := _end_of_line(data, start)) >= 0:
-        number += 1
-        try:
-            yield TraceRecord.parse(data[start:end])
-        except FormatError as error:
-            raise FormatError(f"line {number}: {error}") from error
+        yield data[start:end]
         start = end + 1
 
 
+def parse_trace(data: bytes) -> tuple[list[TraceRecord], int]:
+    """Return the events of a trace, and how many of its lines make no sense.
+
+    Where several write to one file, or a disk was full, there may be some.
+
+    Raises:
+        FormatError: Not even one line makes sense.
+    """
+    records: list[TraceRecord] = []
+    refusal: FormatError | None = None
+    refused_count = 0
+    for line in trace_lines(data):
+        try:
+            records.append(TraceRecord.parse(line))
+        except FormatError as error:
+            refusal = refusal or error
+            refused_count += 1
+    if refusal is not None and not records:
+        raise refusal
+    return records, refused_count
+
+
 def _end_of_line(data: bytes, start: int) -> int:
-    """Return where a line ends; names may have line feeds, within quotation marks."""
+    """Return where a line ends.
+
+    Names may have line feeds, within quotation marks. After a line that was torn these
+    do not come in pairs; what begins like a line is one, as no field can hold that.
+    """
+    counted = start
+    is_within_name = False
     end = data.find(b"\n", start)
-    while end >= 0 and data.count(b'"', start, end) % 2:
-        if end - start > LINE_BYTES_MAX:
+    while end >= 0:
+        is_within_name ^= bool(data.count(b'"', counted, end) % 2)
+        is_torn = end - start > LINE_BYTES_MAX or _START.match(data, end + 1)
+        if is_torn or not is_within_name:
             break
+        counted = end
         end = data.find(b"\n", end + 1)
     return end
 

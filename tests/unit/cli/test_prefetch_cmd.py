@@ -221,4 +221,4 @@ def test_what_is_no_trace_is_refused(cvmfs: CvmfsCommand, tmp_path: Path) -> Non
     (tmp_path / "trace").write_bytes(b"hello\n")
     told = cvmfs("trace", tmp_path / "trace")
     assert told.status == TRANSFER  # malformed, as what servers send
-    assert "line 1: not a line of a trace" in told.err
+    assert "/trace: not a line of a trace" in told.err

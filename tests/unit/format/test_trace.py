@@ -33,13 +33,13 @@ OF_THE_ORIGINAL = (
 @given(records=st.lists(RECORDS, max_size=5))
 def test_what_is_written_is_read_again(records: list[TraceRecord]) -> None:
     text = b"".join(record.serialize() for record in records)
-    assert list(parse_trace(text)) == records
+    assert parse_trace(text) == (records, 0)
 
 
 @given(data=st.binary(max_size=300))
 def test_anything_is_a_trace_or_a_format_error(data: bytes) -> None:
     try:
-        records = list(parse_trace(data))
+        records, _ = parse_trace(data)
     except FormatError:
         return
     assert all(b"\0" not in record.path for record in records)
@@ -50,11 +50,11 @@ def test_a_line_that_was_not_finished_is_left_out(
     record: TraceRecord, cut: int
 ) -> None:
     line = record.serialize()
-    assert list(parse_trace(line + line[: -min(cut, len(line))])) == [record]
+    assert parse_trace(line + line[: -min(cut, len(line))]) == ([record], 0)
 
 
 def test_traces_of_the_original_are_read() -> None:
-    created, found, opened = parse_trace(OF_THE_ORIGINAL)
+    (created, found, opened), _ = parse_trace(OF_THE_ORIGINAL)
     assert (created.code, created.path) == (-1, b"")
     assert (found.fqrn, found.path) == ("", b"/bin")
     assert opened == TraceRecord(1764000000200001, Event.OPEN, "", b'/bin/say "hi"')
@@ -62,7 +62,7 @@ def test_traces_of_the_original_are_read() -> None:
 
 def test_parts_of_files_are_told() -> None:
     line = b'"1.5","1","/cvmfs/sw.example.org/f","read 4096 10"\n'
-    (record,) = parse_trace(line)
+    (record,), _ = parse_trace(line)
     assert record == TraceRecord(1_500_000, 1, "sw.example.org", b"/f", 4096, 10)
 
 
@@ -90,5 +90,14 @@ def test_a_line_as_it_is_written() -> None:
     ],
 )
 def test_what_is_no_trace_is_refused(line: bytes) -> None:
-    with pytest.raises(FormatError, match="line 2"):
-        list(parse_trace(b'"1","1","/a",""\n' + line + b"\n"))
+    with pytest.raises(FormatError):
+        parse_trace(line + b"\n")
+    good = b'"1","1","/a",""\n'
+    records, refused_count = parse_trace(good + line + b"\n" + good)
+    assert (len(records), refused_count) == (2, 1)
+
+
+def test_a_line_that_was_torn_costs_that_line_and_the_next() -> None:
+    line = b'"1","1","/a",""\n'
+    records, refused_count = parse_trace(line * 3 + line[:10] + line * 3)
+    assert (len(records), refused_count) == (5, 1)
