@@ -28,6 +28,8 @@ def read_everything(path: str) -> None:
         catalog.counters()
         for ref in catalog.nested():
             catalog.find_nested(ref.mountpoint)
+        for entry in catalog.by_path():
+            check_entry(entry)
         for entry in catalog.walk():
             check_entry(entry)
             parse_xattrs(entry.xattr)

@@ -115,6 +115,7 @@ class Updates:
     def set_max_ttl(self, max_ttl_s: int | None) -> None:
         """Look at least this often from now on; ``None``: as the repository says."""
         self.max_ttl_s = max_ttl_s
+        self.begin()
         self._bell.set()
 
     def check_now(self) -> Outcome:

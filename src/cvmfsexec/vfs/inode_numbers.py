@@ -10,7 +10,6 @@ Rows that follow each other mostly go on doing so, so what is remembered are run
 their number is that of the changes and not that of the entries.
 """
 
-from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -44,6 +43,8 @@ class _Runs:
 
     def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Take the pairs, of which each key comes once."""
+        from array import array
+
         self._starts = array("Q")
         self._ends = array("Q")
         self._targets = array("Q")

@@ -1,9 +1,11 @@
 """Any history of a repository, seen through a kernel that keeps all it is told."""
 
+import itertools
 import os
 import shutil
 import stat
 import tempfile
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from cvmfsexec.client.updates import Outcome
+from cvmfsexec.vfs.attributes import ROOT_INODE
+from cvmfsexec.vfs.file_system import RepositoryFileSystem
 from tests.support.clients import open_client
 from tests.support.kernel_model import KernelModel
-from tests.support.published import publish_tree
+from tests.support.published import Tree, publish_tree
 
 NAMES = ["a", "b", "c"]
 MARKER = ".cvmfscatalog"
@@ -278,6 +282,63 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+FILES = 200
+
+
+def test_readers_are_not_disturbed_by_changes(tmp_path: Path) -> None:
+    """No answer is made of two revisions, however often they change."""
+
+    def tree(version: int) -> Tree:
+        names = {f"{n}": b"%d" % version for n in range(FILES)}
+        changing: Tree = {"a": names, **({MARKER: b""} if version % 2 else {})}
+        return {"changing": changing, f"only {version}": b"", "kept": {MARKER: b""}}
+
+    repositories = [publish_tree(tmp_path, tree(version)) for version in range(4)]
+    roots = [one.manifest.root_catalog for one in repositories]
+    url = f"file://{repositories[-1].output}"
+    with open_client(tmp_path, repositories[-1], url) as client:
+        files = client.file_system()
+        is_over = threading.Event()
+        faults: list[str] = []
+
+        def read(seed: int) -> None:
+            while not is_over.is_set() and not faults:
+                faults.extend(_mixture_in(files, seed))
+
+        readers = [threading.Thread(target=read, args=(n,)) for n in range(4)]
+        for reader in readers:
+            reader.start()
+        try:
+            for number in range(40):
+                files.show(roots[number % 4])
+        finally:
+            is_over.set()
+            for reader in readers:
+                reader.join()
+    assert faults == []
+
+
+def _mixture_in(files: RepositoryFileSystem, seed: int) -> list[str]:
+    """Return what contradicts itself in what is told of a tree at the moment."""
+    names = [name for _, name, _ in files.list_(ROOT_INODE, 0)]
+    if len([name for name in names if name.startswith(b"only")]) != 1:
+        return [f"{names} are of no revision"]
+    changing = files.lookup(ROOT_INODE, b"changing")
+    inner = changing and files.lookup(changing.inode, b"a")
+    if inner is None:
+        return ["a directory is missing"]
+    cookie, found = 0, []
+    while part := list(
+        itertools.islice(files.list_(inner.inode, cookie), 1 + seed * 7)
+    ):
+        cookie = part[-1][0]
+        found += part
+    if {name for _, name, _ in found} != {b"%d" % n for n in range(FILES)}:
+        return [f"a listing of {len(found)} names"]
+    contents = {bytes(files.read(one.inode, 0, 9)) for _, _, one in found}
+    return [] if len(contents) == 1 else [f"a listing of {contents}"]
 
 
 # A publication takes 50 ms, most of it to sign.
