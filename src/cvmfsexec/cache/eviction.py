@@ -80,9 +80,10 @@ def evict(directory: int, ledger: Ledger, target_bytes: int) -> int:
     freed_bytes = 0
     latest = survey.latest_to_remove(used_bytes - target_bytes)
     for prefix in PREFIXES:
+        files = object_files(directory, prefix)
         names = [
             (f"{prefix}/{name}", status.st_size)
-            for name, status in object_files(directory, prefix)
+            for name, status in files
             if _key(status) <= latest and not is_pinned_for_good(status)
         ]
         for start in range(0, len(names), _BATCH):
@@ -91,6 +92,9 @@ def evict(directory: int, ledger: Ledger, target_bytes: int) -> int:
             freed_bytes += removed_bytes
             if used_bytes <= target_bytes:
                 return freed_bytes
+        if len(names) == len(files):
+            with contextlib.suppress(OSError):  # not empty, or never there
+                os.rmdir(prefix, dir_fd=directory)  # it takes an inode, too
     return freed_bytes
 
 
