@@ -296,3 +296,31 @@ def test_all_ways_of_use_are_seen(
             ]
 
         wait_until(is_seen, f"{wanted} in mode {mode}")
+
+
+def test_a_new_revision_is_shown_on_request(tmp_path: Path) -> None:
+    old: Tree = {"file": b"old\n", "same": {"leaf": b"leaf\n"}}
+    made = publish_tree(tmp_path, old, ttl_s=86400)
+    script = f"cat {TOP}/file; read line; cat {TOP}/file; read line"
+    with (
+        serve(made.output) as base_url,
+        client_dist(base_url, made.master_key_pem) as given,
+        started_exec(
+            given, FQRN, "--", "sh", "-c", script, takes_input=True
+        ) as session,
+    ):
+        out, to = session.process.stdout, session.process.stdin
+        assert out is not None
+        assert to is not None
+        assert out.readline() == "old\n"
+        assert cvmfs(given, "talk", FQRN, "remount")[1] == "Catalog up to date\n"
+        publish_tree(tmp_path, {**old, "file": b"new\n"}, ttl_s=86400)
+        told = cvmfs(given, "talk", FQRN, "remount", "sync")
+        assert told == (0, "New revision applied\n", "")
+        assert cvmfs(given, "talk", FQRN, "revision")[1] == "2\n"
+        to.write("\n")
+        to.flush()
+        assert out.readline() == "new\n"
+        (made.directory / ".cvmfspublished").write_bytes(b"no manifest")
+        assert cvmfs(given, "talk", FQRN, "remount")[1] == "Failed\n"
+        assert cvmfs(given, "talk", FQRN, "revision")[1] == "2\n"

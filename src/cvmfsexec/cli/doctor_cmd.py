@@ -168,6 +168,7 @@ def _find_leftovers(
         yield from leftovers.find_dead_sessions(base, helper)
     for directory in caches:
         yield from leftovers.find_dead_files(directory)
+        yield from leftovers.find_dead_sockets(directory)
     yield from leftovers.find_unused_memory(os.getuid())
 
 

@@ -22,6 +22,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import struct
 import threading
 import time
@@ -227,18 +228,36 @@ def talk(path: str, message: bytes, patience_s: float) -> tuple[bytes, int]:
         caller.close()
 
 
-def remove_if_dead(path: str) -> None:
-    """Take away a socket that nobody listens at."""
+def dead_sockets_in(workspace: str) -> list[str]:
+    """Return the talk sockets in a directory at which nobody listens."""
+    try:
+        names = sorted(os.listdir(workspace))
+    except OSError:
+        return []
+    paths = (f"{workspace}/{n}" for n in names if n.startswith(SOCKET_PREFIX))
+    return [path for path in paths if is_dead(path)]
+
+
+def is_dead(path: str) -> bool:
+    """Whether this is a socket that nobody listens at."""
     caller = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        _connect(caller, path)
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            _connect(caller, path)
     except ConnectionRefusedError:
-        with suppress(OSError):
-            os.unlink(path)
+        return True
     except OSError:
         pass
     finally:
         caller.close()
+    return False
+
+
+def remove_if_dead(path: str) -> None:
+    """Take away a socket that nobody listens at."""
+    if is_dead(path):
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def _names(fqrn: str) -> Iterator[str]:

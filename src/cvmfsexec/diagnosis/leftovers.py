@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cvmfsexec.cache import ram
 from cvmfsexec.cache.pending import PendingFiles
+from cvmfsexec.client.talk_socket import dead_sockets_in, remove_if_dead
 from cvmfsexec.configuration.mount_places import MountPlace
 from cvmfsexec.errors import CvmfsError
 from cvmfsexec.host_mounts import heal, mounted
@@ -84,6 +85,18 @@ def find_unused_memory(uid: int) -> Iterator[Leftover]:
             f"cache in memory that no session uses: {place}",
             partial(ram.remove_unused, place),
         )
+
+
+def find_dead_sockets(workspace: str) -> Iterator[Leftover]:
+    """Yield the talk sockets of sessions that were killed."""
+    dead = dead_sockets_in(workspace)
+    if dead:
+
+        def remove_all() -> None:
+            for path in dead:
+                remove_if_dead(path)
+
+        yield Leftover(f"{len(dead)} talk sockets in {workspace}", remove_all)
 
 
 def remove(leftover: Leftover) -> str:

@@ -17,6 +17,7 @@ from cvmfsexec.client import talk_socket
 from cvmfsexec.client.talk_socket import (
     MESSAGE_BYTES_MAX,
     TalkSocket,
+    dead_sockets_in,
     remove_if_dead,
     sockets_of,
     take_talk_socket,
@@ -93,6 +94,17 @@ def test_only_what_is_dead_is_taken_away(tmp_path: Path) -> None:
     path.write_text("not a socket")
     remove_if_dead(str(path))
     remove_if_dead(str(tmp_path / "nothing"))
+
+
+def test_dead_ones_are_found_among_others(tmp_path: Path) -> None:
+    dead = tmp_path / f"cvmfs_io.{FQRN}"
+    left_behind(dead)
+    left_behind(tmp_path / "another")
+    (tmp_path / "cvmfs_io.file").touch()
+    assert dead_sockets_in(str(tmp_path)) == [str(dead)]
+    with closing(taken(tmp_path)):
+        assert dead_sockets_in(str(tmp_path)) == []
+    assert dead_sockets_in(str(tmp_path / "nothing")) == []
 
 
 def test_a_socket_of_a_later_session_is_not_taken_away(tmp_path: Path) -> None:
