@@ -141,6 +141,17 @@ def test_the_short_form_takes_it(place: Place) -> None:
     assert (done.stdout, done.stderr) == (f"{OTHER}\n{FQRN}\n", "")
 
 
+def test_what_its_admin_forbids_does_not_matter(place: Place) -> None:
+    settings = {"enable fusemount": "no"}
+    with apptainer_machine(place.install.top / "home", settings=settings) as machine:
+        there = place._replace(machine=machine)
+        done = there.run("exec", IMAGE, "cat", f"{TOP}/hello")
+        refused = there.run("exec", str(busybox_image()), "cat", f"{TOP}/hello")
+    assert (done.stdout, done.stderr) == ("hello\n", "")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "'enable fusemount = no'" in refused.stderr
+
+
 def test_a_link_of_the_host_leads_to_it(place: Place) -> None:
     link = place.install.top / "home/link"
     link.symlink_to(IMAGE)

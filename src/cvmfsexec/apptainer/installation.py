@@ -7,7 +7,6 @@ allowed, as by default.
 
 import os
 import stat
-import subprocess
 from typing import NamedTuple
 
 from cvmfsexec.apptainer.program import ContainerProgram, version_of
@@ -17,6 +16,7 @@ _PATIENCE_S = 30.0
 _CONFIGURATION_BYTES_MAX = 1 << 20
 _STARTER = "bin/starter-suid"
 _NAMES = ("apptainer", "singularity")
+_FUSEMOUNT = "enable fusemount"
 
 
 class Installation(NamedTuple):
@@ -48,14 +48,35 @@ def examine(program: ContainerProgram) -> Installation:
         raise ConfigurationError(f"{program.path} tells no version")
     built = read_settings(_run(program, "buildcfg"), "=")
     path = next((built[key] for key in _keys("CONF_FILE") if key in built), "")
-    settings = read_settings(_content_of(path), " =")
+    settings = _settings_in(path)
     return Installation(
         said.decode("utf-8", "replace").strip()[:80],
         path,
         _is_allowed(settings, "allow setuid") and _has_starter(built),
-        _is_allowed(settings, "enable fusemount"),
+        _is_allowed(settings, _FUSEMOUNT),
         _is_allowed(settings, "allow pid ns"),
     )
+
+
+def check_mounts(program: ContainerProgram) -> None:
+    """Refuse a program that may not mount; in doubt, it can say so itself later.
+
+    It is not run, which would take longer than all else before the container: its
+    configuration is looked for where it is in most installations.
+
+    Raises:
+        ConfigurationError: Its configuration forbids mounts.
+    """
+    prefix = os.path.dirname(os.path.dirname(os.path.realpath(program.path)))
+    etc = "/etc" if prefix in ("/", "/usr") else f"{prefix}/etc"
+    name = _NAMES[not program.is_apptainer]
+    path = f"{etc}/{name}/{name}.conf"
+    if not _is_allowed(_settings_in(path), _FUSEMOUNT):
+        raise ConfigurationError(
+            f"{program.path} may not mount anything: {path} has '{_FUSEMOUNT} = no'",
+            hint="use an image that lies in a repository, or start the container in a "
+            "session: cvmfsexec REPOSITORY -- apptainer exec -B /cvmfs IMAGE COMMAND",
+        )
 
 
 def read_settings(text: bytes, separator: str) -> dict[str, str]:
@@ -69,6 +90,8 @@ def read_settings(text: bytes, separator: str) -> dict[str, str]:
 
 
 def _run(program: ContainerProgram, word: str) -> bytes:
+    import subprocess
+
     try:
         done = subprocess.run(
             [program.path, word],
@@ -87,14 +110,14 @@ def _keys(name: str) -> tuple[str, ...]:
     return tuple(f"{program.upper()}_{name}" for program in _NAMES)
 
 
-def _content_of(path: str) -> bytes:
+def _settings_in(path: str) -> dict[str, str]:
     if not path:
-        return b""
+        return {}
     try:
         with open(path, "rb") as file:
-            return file.read(_CONFIGURATION_BYTES_MAX)
+            return read_settings(file.read(_CONFIGURATION_BYTES_MAX), " =")
     except (OSError, ValueError):
-        return b""
+        return {}
 
 
 def _is_allowed(settings: dict[str, str], name: str) -> bool:

@@ -157,6 +157,7 @@ def _options(environment: "Mapping[str, str]") -> tuple[str, ...]:
 def _with_repositories(
     line: "CommandLine", program: "ContainerProgram", environment: dict[str, str]
 ) -> tuple[str, ...]:
+    from cvmfsexec.apptainer.installation import check_mounts
     from cvmfsexec.apptainer.launch import Order, compose, decide_kind, make_place
     from cvmfsexec.apptainer.preparation import Wanted, prepare
 
@@ -175,7 +176,9 @@ def _with_repositories(
         _kind(environment),
         _cache_image(environment),
     )
-    order = decide_kind(undecided)  # or say that, before anybody waits for a server
+    # What cannot be is told before anybody waits for a server.
+    check_mounts(program)
+    order = decide_kind(undecided)
     root = _root(environment)
     place = make_place(environment, line)
     configurations = prepare(Wanted(names, root, environment))

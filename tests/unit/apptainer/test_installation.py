@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmfsexec.apptainer.installation import Installation, examine, read_settings
+from cvmfsexec.apptainer.installation import (
+    Installation,
+    check_mounts,
+    examine,
+    read_settings,
+)
 from cvmfsexec.apptainer.program import ContainerProgram
 from cvmfsexec.errors import ConfigurationError
 
@@ -79,6 +84,22 @@ def test_a_configuration_that_is_not_there_forbids_nothing(tmp_path: Path) -> No
     assert examine(one).allows_fusemount
     (tmp_path / "built").write_bytes(b"APPTAINER_CONF_FILE=a\0b\nLIBEXECDIR=\0\n")
     assert examine(one).allows_fusemount
+
+
+def test_a_program_that_may_not_mount_is_refused_early(tmp_path: Path) -> None:
+    path = tmp_path / "bin/apptainer"
+    path.parent.mkdir()
+    path.touch()
+    one = ContainerProgram(str(path), is_apptainer=True)
+    check_mounts(one)
+    configuration = tmp_path / "etc/apptainer/apptainer.conf"
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text("enable fusemount = yes\n")
+    check_mounts(one)
+    configuration.write_text("enable fusemount = no\n")
+    with pytest.raises(ConfigurationError, match=f"{configuration} has 'enable fuse"):
+        check_mounts(one)
+    check_mounts(one._replace(is_apptainer=False))
 
 
 @pytest.mark.parametrize("version", ["", "no numbers"])
