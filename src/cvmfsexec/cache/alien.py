@@ -225,7 +225,7 @@ class AlienStore:
         self._verifier.remember(content_hash, digest)
         if content_hash in self._verifier.doubted:
             self._verifier.doubted.discard(content_hash)
-            self._replace_what_is_wrong(content_hash, digest)
+            self._replace_what_is_wrong(content_hash, digest, source)
         if self._clock() < self._rests_until_s:
             return False
         try:
@@ -250,7 +250,9 @@ class AlienStore:
         finally:
             scratch.close_unwanted(file.descriptor)
 
-    def _replace_what_is_wrong(self, content_hash: ContentHash, digest: bytes) -> None:
+    def _replace_what_is_wrong(
+        self, content_hash: ContentHash, digest: bytes, right: int
+    ) -> None:
         path = content_hash.cache_path()
         try:
             found = os.open(path, OPEN_FLAGS, dir_fd=self._directory)
@@ -260,7 +262,10 @@ class AlienStore:
             is_wrong = True  # a link, or a file without permission to read it
         else:
             try:
-                is_wrong = sha256_of(found) != digest
+                size_bytes = os.fstat(found).st_size
+                is_wrong = (
+                    size_bytes != os.fstat(right).st_size or sha256_of(found) != digest
+                )
             except OSError:
                 is_wrong = True
             finally:

@@ -26,6 +26,8 @@ from cvmfsexec.format.digest import ContentHash
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
 """The directories that hold the objects whose hashes begin so."""
 
+# A link could lead to other files with such names, as git has them.
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _VOLATILE = stat.S_IXUSR
 _NAME = re.compile(r"[0-9a-f]{38}(?:|-rmd160|-shake128)")
 
@@ -75,9 +77,7 @@ def object_files(directory: int, prefix: str) -> list[tuple[str, os.stat_result]
     Other files, such as pending ones of other programs, are passed over.
     """
     try:
-        descriptor = os.open(
-            prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory
-        )
+        descriptor = os.open(prefix, _DIRECTORY_FLAGS, dir_fd=directory)
     except OSError:
         return []  # no object begins with these digits
     try:

@@ -28,6 +28,7 @@ ROOM_PART = 4
 _LOOKS_PER_LIMIT = 32
 _ABANDONED_S = 86_400.0
 _PENDING = "txn"
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Tidying:
@@ -108,36 +109,46 @@ def tidy_directory(directory: int, limit_bytes: int) -> bool:
 
 
 def _shrink(directory: int, limit_bytes: int, renewal: Renewal) -> None:
-    found: list[tuple[float, int, str]] = []
+    found: list[tuple[float, int, str, str]] = []
     for prefix in contents.PREFIXES:
         if not renewal.is_held():
             return
         for name, status in contents.object_files(directory, prefix):
             last_used_s = max(status.st_atime, status.st_mtime)
-            found.append((last_used_s, status.st_size, f"{prefix}/{name}"))
-    used_bytes = sum(size_bytes for _, size_bytes, _ in found)
+            found.append((last_used_s, status.st_size, prefix, name))
+    used_bytes = sum(size_bytes for _, size_bytes, _, _ in found)
     if used_bytes <= limit_bytes:
         return
     found.sort()
     removed = 0
-    for _, size_bytes, path in found:
+    for _, size_bytes, prefix, name in found:
         if used_bytes <= limit_bytes - limit_bytes // ROOM_PART:
             break
         if not renewal.is_held():
             return
-        with contextlib.suppress(FileNotFoundError):  # somebody else removed it
-            os.unlink(path, dir_fd=directory)
+        _remove_object(directory, prefix, name)
         used_bytes -= size_bytes
         removed += 1
     log.info("cache: removed %d objects that were used least recently", removed)
 
 
+def _remove_object(directory: int, prefix: str, name: str) -> None:
+    """Remove a file that was found, wherever others let its directory's name lead."""
+    try:
+        parent = os.open(prefix, _DIRECTORY_FLAGS, dir_fd=directory)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(FileNotFoundError):  # somebody else removed it
+            os.unlink(name, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
 def _remove_abandoned(directory: int, now_s: float) -> None:
     """Remove our files under way that nobody has written to for a day."""
     try:
-        descriptor = os.open(
-            _PENDING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory
-        )
+        descriptor = os.open(_PENDING, _DIRECTORY_FLAGS, dir_fd=directory)
     except OSError:
         return
     try:

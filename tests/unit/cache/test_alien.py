@@ -12,6 +12,7 @@ from cvmfsexec.cache.alien import AlienStore
 from cvmfsexec.cache.verification import is_confirmed
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
+from tests.support.file_systems import Lack, file_system
 from tests.support.store_contract import content_of, put
 
 CONTENT = b"right\n" * 100
@@ -63,6 +64,16 @@ def test_modes_are_the_originals_whatever_the_umask(users: Users, umask: int) ->
     assert path.stat().st_mode & 0o7777 == 0o660
     assert path.parent.stat().st_mode & 0o7777 == 0o770
     assert users.alien.stat().st_mode & 0o7777 == 0o770
+
+
+def test_files_under_way_that_have_names_are_of_these_modes_too(users: Users) -> None:
+    with file_system(Lack.UNNAMED_FILES):
+        store = users.user()
+        os.close(put(store, NAME, CONTENT))
+    path = users.alien / NAME.cache_path()
+    assert path.stat().st_mode & 0o7777 == 0o660
+    assert (users.alien / "txn").stat().st_mode & 0o7777 == 0o770
+    assert list((users.alien / "txn").iterdir()) == []
 
 
 def test_a_setgid_bit_is_passed_on(users: Users) -> None:
@@ -195,6 +206,26 @@ def test_beyond_its_limit_the_oldest_objects_go(users: Users) -> None:
     assert kept[0] == 0
     assert kept[1:] == list(range(50 - len(kept) + 1, 50))
     assert not list(users.alien.glob("cvmfsexec.lease*"))
+
+
+def test_links_do_not_lead_who_tidies_up_elsewhere(
+    users: Users, tmp_path: Path
+) -> None:
+    git = tmp_path / "git" / "ab"
+    git.mkdir(parents=True)
+    for number in range(10):
+        (git / f"{number:038x}").write_bytes(bytes(100_000))
+        os.utime(git / f"{number:038x}", (LONG_AGO_S, LONG_AGO_S))
+    limited = users.user(limit_bytes=100_000)
+    (users.alien / "ab").symlink_to(git)
+    (users.alien / "txn").symlink_to(git)
+    for _ in range(20):
+        content = os.urandom(10_000)
+        name = ContentHash.of(zlib.compress(content, 6))
+        if not str(name).startswith("ab"):
+            os.close(put(limited, name, content))
+    limited._tidying.close()
+    assert len(list(git.iterdir())) == 10
 
 
 def test_without_a_limit_nothing_goes(users: Users) -> None:
