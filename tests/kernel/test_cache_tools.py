@@ -1,15 +1,22 @@
 """Tools for caches while sessions run on them."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import client_dist, run_cvmfs, run_exec, started_exec
+from tests.support.commands import (
+    client_dist,
+    plain_environment,
+    run_cvmfs,
+    run_exec,
+    started_exec,
+)
 from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
-from tests.support.sessions import PATIENCE_S, Started
+from tests.support.sessions import PATIENCE_S, ROOT, Caller, Started, wait_until, wrap
 
 pytestmark = pytest.mark.kernel
 
@@ -128,3 +135,21 @@ def test_mounts_go_by_another_limit(dist: Path, session: Started) -> None:
     ended = run_cvmfs(dist, "cache", "limit", "2000")
     assert (ended.returncode, ended.stdout) == (1, b"")
     assert b"nothing is mounted" in ended.stderr
+
+
+def test_a_killed_prefetch_goes_on_where_it_was(dist: Path, origin: Nginx) -> None:
+    line = (str(ROOT / "cvmfs"), "prefetch", "--connections", "1", FQRN, "/")
+    origin.forget_requests()
+    environment = {**plain_environment(), "CVMFSEXEC_DIST": str(dist)}
+    with subprocess.Popen(wrap(line, Caller.ORDINARY), env=environment) as process:
+        wait_until(lambda: len(origin.objects()) > 10, "some objects were fetched")
+        process.kill()
+    done = run_cvmfs(dist, "prefetch", "--json", FQRN, "/")
+    (report,) = json.loads(done.stdout)
+    assert (report["present"] + report["fetched"], report["failed"]) == (
+        report["objects"],
+        [],
+    )
+    fetched = origin.objects()
+    assert len(fetched) <= len(set(fetched)) + 1  # the one that was under way
+    assert run_cvmfs(dist, "fsck").returncode == 0

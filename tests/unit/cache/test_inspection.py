@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -399,6 +400,37 @@ def test_processes_end_when_nobody_listens(root: Path, store: DirectoryStore) ->
     assert len(children()) == len(before) + 3
     tallies.close()  # type: ignore[attr-defined]
     assert children() == before
+
+
+def test_processes_end_when_the_first_is_killed(
+    root: Path, store: DirectoryStore
+) -> None:
+    for number in range(300):
+        content = b"content %d" % number * 5000
+        os.close(put(store, ContentHash.of(b"%d" % number), content))
+    outlet, inlet = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        tallies = inspect_all(str(root), Remedy(), frozenset(), 3)
+        next(tallies)
+        os.write(inlet, " ".join(children()).encode())
+        os.kill(os.getpid(), 9)
+    os.close(inlet)
+    os.waitpid(pid, 0)
+    pids = os.read(outlet, 100).split()
+    assert len(pids) == 3
+    deadline_s = time.monotonic() + 30
+    while any(is_alive(int(one)) for one in pids):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    os.close(outlet)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_process_that_dies_is_noticed(
