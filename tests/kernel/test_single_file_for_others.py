@@ -21,7 +21,7 @@ from cvmfsexec.distribution.bytecode import compile_module
 from cvmfsexec.format.elf import MAGIC, parse_elf
 from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
 from tests.support.debian import LIBC, install_only_archive, packages
-from tests.support.http_server import HttpServer
+from tests.support.http_server import CutOff, HttpServer
 from tests.support.sessions import ORDINARY_UID, ROOT
 from tests.support.single_file import copied, line
 
@@ -286,6 +286,25 @@ def test_what_is_missing_is_said(home: Path) -> None:
         done = pack(home, *words)
         assert (done.returncode, said in done.stderr) == (status, True), done.stderr
         assert not (home / "file").exists()
+
+
+def test_an_archive_is_downloaded_once(home: Path, tmp_path: Path) -> None:
+    """If its name says which it is; what is cut off is continued."""
+    small = archive_of(program(ARM_MACHINE), LIBRARY)
+    name = "cpython-3.11.9+20240814-aarch64-install_only.tar.gz"
+    (tmp_path / "home").mkdir(mode=0o700)
+    words = ("--libc", str(home / "python-arm64.tar.gz"))
+    with HttpServer({f"/{name}": small, "/latest.tar.gz": small}) as server:
+        server.misbehave(CutOff(100), path=name, times=1)
+        for one in (name, name, "latest.tar.gz", "latest.tar.gz"):
+            url = f"{server.url}/{one}"
+            done = pack(
+                home, *ARM, "--python", url, *words, HOME=str(tmp_path / "home")
+            )
+            assert "neither an RPM nor a Debian package" in done.stderr
+        assert server.count(name) == 2
+        assert server.requests[1].headers["range"] == "bytes=100-"
+        assert server.count("latest.tar.gz") == 2
 
 
 def test_an_archive_that_cannot_be_had_is_said(home: Path) -> None:

@@ -14,6 +14,8 @@ from cvmfsexec.format.directory_listing import LISTING_BYTES_MAX, packages_in_li
 from cvmfsexec.format.package import PACKAGE_BYTES_MAX, parse_package
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cvmfsexec.distribution.package_store import PackageStore
     from cvmfsexec.distribution.sources import Place
     from cvmfsexec.network.download import Downloader
@@ -43,22 +45,44 @@ def download(url: str, means: Means, limit_bytes: int) -> bytes:
         raise no_room(url, error) from error
 
 
-def read_place(place: "Place", means: Means, limit_bytes: int) -> bytes:
+def read_checked(
+    place: "Place", means: Means, limit_bytes: int, check: "Callable[[bytes], object]"
+) -> bytes:
     """Return the bytes of one file, wherever it is.
+
+    What has a version in its name is kept, and so is a part of it.
+
+    Args:
+        place: Where it is.
+        means: How it is got.
+        limit_bytes: The file may have so many.
+        check: Refuses by a FormatError or an IntegrityError what is not whole; a file
+            that is at hand is left to the caller.
 
     Raises:
         ConfigurationError: It cannot be read.
-        FormatError: It has more bytes.
+        FormatError: It has more bytes; or what came is not whole.
+        IntegrityError: What came is not whole.
         TransferError: It cannot be downloaded.
         DistributionError: There is no room for it.
     """
-    if place.is_remote:
-        means.store.forget_part(place.url)  # the URL may have another file by now
+    if not place.is_remote:
+        data = read_file(place, limit_bytes)
+        if len(data) > limit_bytes:
+            raise FormatError(f"{place} has more than {limit_bytes} bytes")
+        return data
+    kept = means.store.read(place.url, limit_bytes)
+    if kept is not None:
+        try:
+            check(kept)
+        except (FormatError, IntegrityError):
+            means.store.forget(place.url)
+        else:
+            return kept
+    if not is_lasting_name(place.url.rpartition("/")[2]):
+        means.store.forget_part(place.url)
         return download(place.url, means, limit_bytes)
-    data = read_file(place, limit_bytes)
-    if len(data) > limit_bytes:
-        raise FormatError(f"{place} has more than {limit_bytes} bytes")
-    return data
+    return _download_to_keep(place.url, means, limit_bytes, check)
 
 
 def read_package(place: "Place", means: Means) -> bytes:
@@ -67,17 +91,7 @@ def read_package(place: "Place", means: Means) -> bytes:
     Raises:
         CvmfsError: It cannot be had, or what came is damaged.
     """
-    if not place.is_remote:
-        return read_file(place, PACKAGE_BYTES_MAX)
-    kept = means.store.read(place.url)
-    if kept is not None:
-        try:
-            parse_package(kept)
-        except (FormatError, IntegrityError):
-            means.store.forget(place.url)
-        else:
-            return kept
-    return _download_package(place, means)
+    return read_checked(place, means, PACKAGE_BYTES_MAX, parse_package)
 
 
 def names_at(place: "Place", means: Means) -> list[str] | None:
@@ -98,19 +112,18 @@ def names_at(place: "Place", means: Means) -> list[str] | None:
         raise unreadable(place, error) from error
 
 
-def _download_package(place: "Place", means: Means) -> bytes:
-    """Download a package; once more if what was resumed turns out to be bad."""
-    if not is_lasting_name(place.url.rpartition("/")[2]):
-        means.store.forget_part(place.url)
-        return download(place.url, means, PACKAGE_BYTES_MAX)
-    data = download(place.url, means, PACKAGE_BYTES_MAX)
+def _download_to_keep(
+    url: str, means: Means, limit_bytes: int, check: "Callable[[bytes], object]"
+) -> bytes:
+    """Download a file; once more if what was resumed turns out to be bad."""
+    data = download(url, means, limit_bytes)
     try:
-        parse_package(data)
+        check(data)
     except (FormatError, IntegrityError):
-        means.store.forget_part(place.url)
-        data = download(place.url, means, PACKAGE_BYTES_MAX)
-        parse_package(data)
-    means.store.keep(place.url, data)
+        means.store.forget_part(url)
+        data = download(url, means, limit_bytes)
+        check(data)
+    means.store.keep(url, data)
     return data
 
 

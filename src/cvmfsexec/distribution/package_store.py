@@ -15,7 +15,6 @@ from typing import BinaryIO
 from cvmfsexec import log
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.errors import CacheError
-from cvmfsexec.format.package import PACKAGE_BYTES_MAX
 
 _PART = ".part"
 
@@ -31,13 +30,13 @@ class PackageStore:
         self._directory = directory
         self._is_private: bool | None = None
 
-    def read(self, url: str) -> bytes | None:
-        """Return what was kept of a URL."""
+    def read(self, url: str, limit_bytes: int) -> bytes | None:
+        """Return what was kept of a URL, and of a longer file one byte too many."""
         if not self._is_usable():
             return None
         try:
             with open(self._path(url), "rb") as stream:
-                return stream.read(PACKAGE_BYTES_MAX + 1)
+                return stream.read(limit_bytes + 1)
         except OSError:
             return None
 

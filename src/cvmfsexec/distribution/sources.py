@@ -54,6 +54,7 @@ _FILE_NAME = re.compile(
     r"(?P<name>cvmfs-config-[a-z0-9]+(?:-[a-z]+)*)"
     r"(?:-(?P<rpm>[0-9][^/]*)\.noarch\.rpm|_(?P<deb>[0-9][^/]*)_all\.deb)"
 )
+_ARCHIVE_NAME = re.compile(r"[^/]*[0-9]+\.[0-9]+\.[0-9][^/]*\.tar\.[a-z]+")
 
 
 class Place(NamedTuple):
@@ -152,6 +153,7 @@ def newest_packages(names: list[str], wanted: str) -> list[str]:
 
 def is_lasting_name(file_name: str) -> bool:
     """Whether a file of this name stays as it is: it has a version in it."""
-    if _FILE_NAME.fullmatch(file_name) is not None:
+    patterns = (_FILE_NAME, _ARCHIVE_NAME)
+    if any(pattern.fullmatch(file_name) for pattern in patterns):
         return True
     return parse_file_name(file_name) is not None

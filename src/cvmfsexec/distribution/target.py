@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cvmfsexec.distribution import relocatable, wheels
 from cvmfsexec.distribution.bundle import installed_packages, required_packages
-from cvmfsexec.distribution.downloads import Means, read_place
+from cvmfsexec.distribution.downloads import Means, read_checked, read_package
 from cvmfsexec.distribution.interpreter import Interpreter, Source, running_version
 from cvmfsexec.distribution.library_files import libraries_among
 from cvmfsexec.errors import DistributionError, FormatError, IntegrityError
 from cvmfsexec.format.elf import MAGIC, parse_elf
-from cvmfsexec.format.package import PACKAGE_BYTES_MAX, parse_package
+from cvmfsexec.format.package import parse_package
 
 if TYPE_CHECKING:
     from cvmfsexec.distribution.sources import Place
@@ -83,9 +83,11 @@ def prepare(target: Target, means: Means, directory: str) -> Source:
 
 def _interpreter(target: Target, means: Means, directory: str) -> Interpreter:
     place = target.python
-    data = read_place(place, means, relocatable.ARCHIVE_BYTES_MAX)
+    parse = relocatable.parse_interpreter_archive
     try:
-        archive = relocatable.parse_interpreter_archive(data)
+        archive = parse(
+            read_checked(place, means, relocatable.ARCHIVE_BYTES_MAX, parse)
+        )
         machine = parse_elf(archive.program).machine
     except FormatError as error:
         message = f"{place} is no archive of a relocatable Python: {error}"
@@ -124,9 +126,8 @@ def _write_libraries(target: Target, means: Means, root: str) -> int:
 
 
 def _libraries(target: Target, place: "Place", means: Means) -> dict[str, bytes]:
-    data = read_place(place, means, PACKAGE_BYTES_MAX)
     try:
-        package = parse_package(data)
+        package = parse_package(read_package(place, means))
     except (FormatError, IntegrityError) as error:
         raise type(error)(f"{place}: {error}", hint=error.hint) from error
     found = libraries_among(package.entries, LIBRARY)

@@ -9,10 +9,10 @@ URL = "https://x.org/cvmfs-config-x-1-1.noarch.rpm"
 def test_what_is_kept_is_there_later(tmp_path: Path) -> None:
     directory = str(tmp_path / "packages")
     PackageStore(directory).keep(URL, b"content")
-    assert PackageStore(directory).read(URL) == b"content"
-    assert PackageStore(directory).read(URL + "x") is None
+    assert PackageStore(directory).read(URL, 100) == b"content"
+    assert PackageStore(directory).read(URL + "x", 100) is None
     PackageStore(directory).forget(URL)
-    assert PackageStore(directory).read(URL) is None
+    assert PackageStore(directory).read(URL, 100) is None
 
 
 def test_a_part_is_there_later_until_the_whole_is(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_what_others_can_write_is_not_used(tmp_path: Path) -> None:
     PackageStore(str(directory)).keep(URL, b"content")
     directory.chmod(0o777)
     store = PackageStore(str(directory))
-    assert store.read(URL) is None
+    assert store.read(URL, 100) is None
     store.keep(URL, b"other")
     assert [(directory / name).read_bytes() for name in os.listdir(directory)] == [
         b"content"
@@ -49,6 +49,6 @@ def test_what_others_can_write_is_not_used(tmp_path: Path) -> None:
 def test_without_a_directory_nothing_is_kept() -> None:
     store = PackageStore("")
     store.keep(URL, b"content")
-    assert store.read(URL) is None
+    assert store.read(URL, 100) is None
     with store.open_part(URL) as part:
         part.write(b"x")
