@@ -4,6 +4,7 @@ What serves is a stand-in with its command line and real FUSE; see
 ``tests/support/original_client.py``.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -26,7 +27,14 @@ from tests.support.commands import (
 from tests.support.http_server import HttpServer
 from tests.support.original_client import client_packages
 from tests.support.packages import build_rpm
-from tests.support.sessions import ROOT, Caller, skip_unless_possible, wait_until, wrap
+from tests.support.sessions import (
+    ROOT,
+    Caller,
+    Place,
+    skip_unless_possible,
+    wait_until,
+    wrap,
+)
 
 NAME = "one.example.org"
 OTHER = "two.example.org"
@@ -122,6 +130,60 @@ def test_a_session_is_served(dist: Path, mode: str, has_device: bool) -> None:  
     assert words[4] == NAME
     assert words[5].startswith("/dev/fd/") == has_device
     assert not mounts_below(dist.parent)
+
+
+def test_a_session_without_a_pid_namespace_is_served(dist: Path) -> None:
+    words = ("--", "sh", "-c", f"cat /cvmfs/{NAME}/hello; exec sleep 60")
+    with started_exec(dist, NAME, *words, place=Place.MASKED_PROC) as session:
+        assert session.process.stdout is not None
+        assert session.process.stdout.readline() == HELLO
+        session.process.send_signal(signal.SIGTERM)
+        assert session.finish() == 128 + signal.SIGTERM
+        wait_until(session.is_gone, "the client has ended with it")
+
+
+def test_on_demand_the_first_use_mounts(dist: Path) -> None:
+    done = run_exec(dist, "--on-demand", *CAT)
+    assert (done.stdout, done.stderr, done.returncode) == (HELLO, "", 0)
+
+
+@pytest.mark.parametrize("is_directory", [True, False], ids=["directory", "files"])
+def test_debian_packages_will_do(dist: Path, *, is_directory: bool) -> None:
+    top = dist.parent
+    (top / "packages").mkdir()
+    for name, content in client_packages(kind="deb").items():
+        (top / "packages" / name).write_bytes(content)
+    places = (
+        [top / "packages"] if is_directory else sorted((top / "packages").iterdir())
+    )
+    options = [word for place in places for word in ("--from", str(place))]
+    made = str(top / "made")
+    words = ("none", "--client", "original", "-m", "rhel9-x86_64")
+    done = command(top, "makedist", *words, *options, "--dist", made)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(dist / "etc/cvmfs", top / "made/etc/cvmfs", dirs_exist_ok=True)
+    done = run_exec(top / "made", NAME, *CAT)
+    assert (done.stdout, done.stderr, done.returncode) == (HELLO, "", 0)
+
+
+def test_only_pinned_programs_are_taken(dist: Path) -> None:
+    top = dist.parent
+    (top / "packages").mkdir()
+    packages = client_packages()
+    for name, content in packages.items():
+        (top / "packages" / name).write_bytes(content)
+    words = (
+        *("none", "--client", "original", "-m", "rhel9-x86_64"),
+        *("--from", f"{top}/packages", "--pin", f"{top}/pins", "--dist", f"{top}/made"),
+    )
+    hashes = [hashlib.sha256(content).hexdigest() for content in packages.values()]
+    (top / "pins").write_text("\n".join(hashes[1:]))
+    refused = command(top, "makedist", *words)
+    assert refused.returncode == 15
+    assert f"SHA-256 {hashes[0]} is not pinned" in refused.stderr
+    assert not (top / "made").exists()
+    (top / "pins").write_text("\n".join(hashes))
+    assert command(top, "makedist", *words).returncode == 0
 
 
 @pytest.mark.parametrize("has_device", [True, False], ids=["device", "mountpoint"])
