@@ -14,6 +14,7 @@ from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.cli.environment import load_parameters, open_client
 from cvmfsexec.cli.options import add_dist, add_json
 from cvmfsexec.cli.progress import waiting
+from cvmfsexec.configuration.cache_instances import StoreKind
 from cvmfsexec.configuration.evaluate import complete_name, site_repositories
 from cvmfsexec.configuration.locate import ConfigurationRoot
 from cvmfsexec.configuration.mount_places import mount_places, session_base
@@ -116,13 +117,13 @@ def _examine_installation(arguments: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("configuration", state, str(error), error.hint)
         return
     yield Finding("configuration", State.GOOD, root.etc)
-    places: list[str] = []
+    places: dict[str, bool] = {}
     for fqrn in names:
         yield _examine_repository(fqrn, arguments.dist)
-        places += _cache_directories(fqrn, arguments.dist)
+        places |= _cache_directory(fqrn, arguments.dist)
     base = cache_base(root)
-    for directory in dict.fromkeys(places or [base]):
-        yield from examine_cache_directory(directory)
+    for directory, has_many_files in (places or {base: True}).items():
+        yield from examine_cache_directory(directory, has_many_files=has_many_files)
     caches = dict.fromkeys([*places, *_directories_below(base)])
     for one in _find_leftovers(root, tuple(caches)):
         yield _treat(one, is_to_be_removed=arguments.fix)
@@ -141,12 +142,14 @@ def _examine_repository(fqrn: str, dist: str | None) -> Finding:
     return Finding(fqrn, State.GOOD, text)
 
 
-def _cache_directories(fqrn: str, dist: str | None) -> tuple[str, ...]:
+def _cache_directory(fqrn: str, dist: str | None) -> dict[str, bool]:
+    """Return a repository's, and whether each object is a file in it."""
     try:
         settings = ClientSettings.from_configuration(load_parameters(fqrn, dist))
     except CvmfsError:
-        return ()  # told already
-    return (settings.cache.directory,)
+        return {}  # told already
+    has_many_files = settings.cache.store.kind is StoreKind.POSIX
+    return {settings.cache.directory: has_many_files}
 
 
 def _directories_below(base: str) -> list[str]:

@@ -18,11 +18,14 @@ ROOM_BYTES_MIN = 1 << 30
 INODES_MIN = 50_000
 
 
-def examine_cache_directory(directory: str) -> Iterator[Finding]:
+def examine_cache_directory(
+    directory: str, *, has_many_files: bool = True
+) -> Iterator[Finding]:
     """Look at a cache directory, or at where it would be made.
 
     Args:
         directory: Absolute path; it may not exist yet.
+        has_many_files: Whether each object is a file in it.
     """
     if not can_write_below(directory):
         yield Finding(
@@ -33,7 +36,8 @@ def examine_cache_directory(directory: str) -> Iterator[Finding]:
         )
         return
     existing = _existing(directory)
-    yield _about_file_system(directory, mount_of(existing, read_mount_table()))
+    mount = mount_of(existing, read_mount_table())
+    yield _about_file_system(directory, mount, has_many_files=has_many_files)
     yield from _about_room(existing)
     if existing == directory:
         yield from _about_owner(directory)
@@ -59,9 +63,11 @@ def _existing(directory: str) -> str:
     return path
 
 
-def _about_file_system(directory: str, mount: Mount | None) -> Finding:
+def _about_file_system(
+    directory: str, mount: Mount | None, *, has_many_files: bool
+) -> Finding:
     fstype = "an unknown file system" if mount is None else mount.fstype
-    if fstype in NETWORK_TYPES:
+    if has_many_files and fstype in NETWORK_TYPES:
         return Finding(
             SUBJECT,
             State.WARNING,

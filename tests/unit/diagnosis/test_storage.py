@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.diagnosis import storage
 from cvmfsexec.diagnosis.finding import State
 from cvmfsexec.diagnosis.storage import examine_cache_directory, mount_of
 from cvmfsexec.namespaces.mount_table import Mount, parse_mount_table
@@ -61,3 +62,22 @@ def test_a_place_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     (failure,) = examine_cache_directory(str(tmp_path / "file/cache"))
     assert failure.state is State.FAILURE
     assert failure.hint
+
+
+@pytest.mark.parametrize(
+    ("has_many_files", "state"), [(True, State.WARNING), (False, State.GOOD)]
+)
+def test_many_small_files_on_a_network_file_system_are_warned_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: State,
+    *,
+    has_many_files: bool,
+) -> None:
+    table = parse_mount_table(f"1 0 0:1 / {tmp_path} rw - lustre mds:/fs rw\n")
+    monkeypatch.setattr(storage, "read_mount_table", lambda: table)
+    found = examine_cache_directory(str(tmp_path), has_many_files=has_many_files)
+    first = next(found)
+    assert first.state is state
+    assert "lustre" in first.text
+    assert ("packed" in first.hint) is has_many_files
