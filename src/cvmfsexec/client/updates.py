@@ -161,7 +161,11 @@ class Updates:
             self._bell.clear()
 
     def _ttl_s(self) -> float:
-        ttl_s = self._change.ttl_s() or TTL_DEFAULT_S
+        try:
+            ttl_s = self._change.ttl_s() or TTL_DEFAULT_S
+        except CvmfsError as error:  # the catalog is gone, and its server too
+            log.debug("no time to live: %s", error)
+            ttl_s = TTL_AFTER_FAILURE_S
         if self._is_offline:
             ttl_s = min(ttl_s, TTL_AFTER_FAILURE_S)
         if self.max_ttl_s is not None:

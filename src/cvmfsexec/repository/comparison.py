@@ -7,6 +7,7 @@ here: they write other paths than those where they appear.
 
 from collections.abc import Iterable, Iterator
 from heapq import merge
+from operator import itemgetter
 from typing import NamedTuple
 
 from cvmfsexec.format.dirent import DirectoryEntry, Flag
@@ -40,35 +41,28 @@ def compare(
         CvmfsError: A catalog cannot be fetched.
     """
     left, right = _entries(tree, before), _entries(tree, after)
-    old, new = next(left, None), next(right, None)
+    old_hash, old = next(left, _END)
+    new_hash, new = next(right, _END)
     while old is not None or new is not None:
-        order = _order(old, new)
-        yield Pair(old if order <= 0 else None, new if order >= 0 else None)
-        if order <= 0:
-            old = next(left, None)
-        if order >= 0:
-            new = next(right, None)
+        was_there, is_there = old_hash <= new_hash, new_hash <= old_hash
+        yield Pair(old if was_there else None, new if is_there else None)
+        if was_there:
+            old_hash, old = next(left, _END)
+        if is_there:
+            new_hash, new = next(right, _END)
 
 
-def _order(old: PlacedEntry | None, new: PlacedEntry | None) -> int:
-    """Return which of two comes first: the old one if negative, both if 0."""
-    if old is None or new is None:
-        return 1 if old is None else -1
-    old_hash, new_hash = _path_hash(old), _path_hash(new)
-    return (old_hash > new_hash) - (old_hash < new_hash)
+_PathAndEntry = tuple[tuple[int, int], PlacedEntry | None]
+
+_END: _PathAndEntry = ((2**63, 0), None)  # after all path hashes
 
 
-def _entries(tree: CatalogTree, slots: Iterable[Slot]) -> Iterator[PlacedEntry]:
+def _entries(tree: CatalogTree, slots: Iterable[Slot]) -> Iterator[_PathAndEntry]:
     streams = [_entries_of(tree, slot) for slot in slots]
-    return streams[0] if len(streams) == 1 else merge(*streams, key=_path_hash)
+    return streams[0] if len(streams) == 1 else merge(*streams, key=itemgetter(0))
 
 
-def _entries_of(tree: CatalogTree, slot: Slot) -> Iterator[PlacedEntry]:
-    catalog = tree.catalog(slot)
-    for entry in catalog.by_path():
+def _entries_of(tree: CatalogTree, slot: Slot) -> Iterator[_PathAndEntry]:
+    for entry in tree.catalog(slot).by_path():
         if not entry.flags & Flag.NESTED_ROOT:
-            yield PlacedEntry(slot, entry)
-
-
-def _path_hash(placed: PlacedEntry) -> tuple[int, int]:
-    return placed.entry.md5_1, placed.entry.md5_2
+            yield (entry.md5_1, entry.md5_2), PlacedEntry(slot, entry)

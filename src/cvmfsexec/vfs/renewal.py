@@ -57,7 +57,7 @@ class _Comparison:
         self._advance = advance
         self._names: list[tuple[PathHash, bytes]] = []
         self._attributes: list[int] = []
-        self._directories = {_ROOT_HASH: int(ROOT_INODE)}
+        self._directories: dict[PathHash, int] = {}
         self._bound_otherwise = {
             path_hash(mountpoint)
             for mountpoint, slot in tree.known().by_mountpoint.items()
@@ -88,25 +88,31 @@ class _Comparison:
         )
 
     def _compare(self, before: PlacedEntry, after: PlacedEntry) -> int | None:
-        """Return the inode that an entry keeps; ``None`` if it is another one."""
+        """Return the inode that an entry keeps; ``None`` if it is another one. Hot."""
+        old = before.entry
+        if old.is_directory:
+            return self._compare_directories(before, after)
+        if self._is_same(before, after):
+            return self._numbers.of(before.slot.number, old.row)
+        self._change(after)
+        return None
+
+    def _compare_directories(
+        self, before: PlacedEntry, after: PlacedEntry
+    ) -> int | None:
         old, new = before.entry, after.entry
-        if old.path_hash == _ROOT_HASH:
-            if _shown_values(old) != _shown_values(new):
-                self._attributes.append(ROOT_INODE)
-            return None
-        if not (
-            self._is_same_directory(old, new)
-            if old.is_directory
-            else self._is_same(before, after)
-        ):
+        path = old.path_hash
+        if path == _ROOT_HASH:
+            inode = int(ROOT_INODE)
+        elif self._is_same_directory(old, new):
+            inode = self._numbers.of(before.slot.number, old.row)
+        else:
             self._change(after)
             return None
-        inode = self._numbers.of(before.slot.number, old.row)
-        if old.is_directory:
-            self._directories[old.path_hash] = inode
-            if _shown_values(old) != _shown_values(new):
-                self._attributes.append(inode)
-        return inode
+        self._directories[path] = inode
+        if _shown_values(old) != _shown_values(new):
+            self._attributes.append(inode)
+        return None if path == _ROOT_HASH else inode
 
     def _is_same_directory(self, old: DirectoryEntry, new: DirectoryEntry) -> bool:
         if not new.is_directory or old.path_hash in self._bound_otherwise:

@@ -195,6 +195,14 @@ def test_no_automatic_look_without_auto_update() -> None:
     assert updates.check_now() is Outcome.APPLIED
 
 
+def test_without_its_root_catalog_a_mount_looks_soon() -> None:
+    class Lost(Day):
+        def ttl_s(self) -> int | None:
+            raise TransferError("nobody has it")
+
+    assert Lost().updates().expires_in_s() == TTL_AFTER_FAILURE_S
+
+
 def test_a_fixed_revision_is_never_left() -> None:
     day = Day()
     updates = Updates(revision(1)._replace(is_fixed=True), day, clock=day.clock)
@@ -270,6 +278,20 @@ def test_the_root_catalog_says_how_long(mounted: Mounted) -> None:
     expires_in_s = mounted.client.updates.expires_in_s()
     assert expires_in_s is not None
     assert 0 < expires_in_s <= 77
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [("CVMFS_AUTO_UPDATE", "no"), ("CVMFS_REPOSITORY_TAG", "first")],
+)
+def test_some_mounts_never_look(tmp_path: Path, parameter: str, value: str) -> None:
+    repository = publish_tree(tmp_path, {"file": b"1"}, tag="first")
+    url = f"file://{repository.output}"
+    with open_client(tmp_path, repository, url, **{parameter: value}) as client:  # type: ignore[arg-type]
+        publish_tree(tmp_path, {"file": b"2"})
+        assert client.updates.expires_in_s() is None
+        assert client.updates.check_if_due() is None
+        assert client.revision.number == 1
 
 
 def test_a_new_revision_is_shown_and_told(
