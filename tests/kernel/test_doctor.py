@@ -189,12 +189,14 @@ def test_apptainer_is_examined_and_tried(dist: Path) -> None:
     with apptainer_machine() as machine:
         told = examine_at(machine, dist)
         version = machine.run("apptainer", "version").stdout.strip()
+        path = machine.run("sh", "-c", "which singularity apptainer").stdout.split()[0]
+        starter = machine.run("sh", "-c", "ls /usr/lib*/*/apptainer/bin/starter-suid")
     assert told["modes"]["4"] == {"works": True, "reason": "", "hint": ""}
     assert told["container_program"] == {
-        "path": "/usr/bin/apptainer",
+        "path": path,
         "version": version,
         "configuration": "/etc/apptainer/apptainer.conf",
-        "has_setuid": False,
+        "has_setuid": starter.returncode == 0,
         "allows_fusemount": True,
         "allows_pid_namespace": True,
     }

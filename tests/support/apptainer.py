@@ -15,6 +15,9 @@ checkout, ``/tmp``, the network. ``machine.host`` is for the methods of an
         with apptainer_machine(install.top / "home") as machine:
             install.run(*install.line("cvmfsexec", ...), host=machine.host)
 
+Another build of Apptainer, with setuid for example, is tested instead if the variable
+``TEST_APPTAINER`` names the directory below which it was installed (``DESTDIR``).
+
 An anchor keeps the namespace, and must: Apptainer looks for its own path, which exists
 only as long as the namespace does.
 
@@ -37,6 +40,7 @@ import atexit
 import contextlib
 import functools
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -54,6 +58,7 @@ from tests.support.sessions import ROOT, Caller, wrap
 PATIENCE_S = 120.0
 
 _STORE = ROOT / ".containers"
+_BUILD = str(_STORE / "machine")
 _CONFIGURATION = "etc/apptainer/apptainer.conf"
 _DIRECTORIES = ("bin", "dev", "etc", "home", "mnt", "proc", "root", "sys", "tmp", "usr")
 _FILES = {
@@ -79,10 +84,12 @@ int main(int count, char **words) {
 }
 """
 _MOUNTING = """
-top=$1 store=$2
 for layer in usr etc var/lib; do
-  below=$store/machine/$layer:/$layer
-  [ ! -d "$top/$layer" ] || below=$top/$layer:$below
+  below=/$layer
+  for part; do
+    case $below in "$part/"*) continue ;; esac # twice is too often
+    [ ! -d "$part/$layer" ] || below=$part/$layer:$below
+  done
   mount -t overlay -o "lowerdir=$below" apptainer "/$layer" || exit 1
 done
 """
@@ -128,6 +135,7 @@ def apptainer_machine(
     *,
     program: str = "apptainer",
     settings: Mapping[str, str] | None = None,
+    build: str = "",
 ) -> Iterator[Machine]:
     """Make a machine with Apptainer.
 
@@ -136,6 +144,7 @@ def apptainer_machine(
         program: Its name there, ``apptainer`` or ``singularity``; there is no other.
         settings: Lines of ``apptainer.conf`` that are not as usual, such as
             ``{"enable fusemount": "no"}``.
+        build: Below which directory it was installed; by default see above.
     """
     _skip_without("machine")
     top = Path(tempfile.mkdtemp(prefix="cvmfsexec-machine-"))
@@ -145,17 +154,20 @@ def apptainer_machine(
             home = top / "home"
             home.mkdir()
             give_to_ordinary_user(home)
-        _write_layer(top, home, program, settings or {})
-        words = (str(top), str(_STORE))
-        whole = f'{_MOUNTING} shift {len(words)} && exec "$@"'
-        with anchored("unshare", "-m", "sh", "-c", whole, "sh", *words) as host:
+        build = build or os.environ.get("TEST_APPTAINER", _BUILD)
+        _write_layer(top, home, settings or {}, build)
+        if program != "apptainer":
+            _rename(top, program, build)
+        parts = " ".join(map(shlex.quote, (_BUILD, build, str(top))))
+        whole = f'mount_all() {{ {_MOUNTING} }}; mount_all {parts} && exec "$@"'
+        with anchored("unshare", "-m", "sh", "-c", whole, "sh") as host:
             yield Machine(host, home)
     finally:
         shutil.rmtree(top, ignore_errors=True)
 
 
 def _write_layer(
-    top: Path, home: Path, program: str, settings: Mapping[str, str]
+    top: Path, home: Path, settings: Mapping[str, str], build: str
 ) -> None:
     """Write what lies over the machine and over Apptainer's files."""
     (top / "etc/apptainer").mkdir(parents=True)
@@ -164,14 +176,16 @@ def _write_layer(
     others = [line for line in lines if line.split(":")[2] != str(uid)]
     user = f"user:x:{uid}:{uid}::{home}:/bin/sh"
     (top / "etc/passwd").write_text("\n".join([*others, user, ""]))
-    text = (_STORE / "machine" / _CONFIGURATION).read_text()
+    text = Path(build, _CONFIGURATION).read_text()
     kept = [line for line in text.splitlines() if line.split(" =")[0] not in settings]
     given = [f"{name} = {value}" for name, value in settings.items()]
     (top / _CONFIGURATION).write_text("\n".join([*kept, *given, ""]))
-    if program != "apptainer":
-        (top / "usr/bin").mkdir(parents=True)
-        os.mknod(top / "usr/bin/apptainer", stat.S_IFCHR)  # an overlay hides it so
-        shutil.copy(_STORE / "machine/usr/bin/apptainer", top / "usr/bin" / program)
+
+
+def _rename(top: Path, program: str, build: str) -> None:
+    (top / "usr/bin").mkdir(parents=True)
+    os.mknod(top / "usr/bin/apptainer", stat.S_IFCHR)  # an overlay hides it so
+    shutil.copy(f"{build}/usr/bin/apptainer", top / "usr/bin" / program)
 
 
 @functools.cache
@@ -297,7 +311,7 @@ def _scripts() -> Path:
     give_to_ordinary_user(source.parent)
     target = _place() / "built"
     line = ("apptainer", "-s", "build", "--sandbox", str(target), str(source))
-    with apptainer_machine() as machine:
+    with apptainer_machine(build=_BUILD) as machine:
         machine.run(*line).check_returncode()
     for name, text in _SCRIPTS.items():
         (target / ".singularity.d" / name).write_text(f"#!/bin/sh\n{text}\n")
