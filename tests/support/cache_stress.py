@@ -24,6 +24,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.ledger import FILE_NAME
+
 FQRN = "test.example.org"
 FILES, DIRECTORIES = 1200, 12
 SESSIONS = 32
@@ -36,6 +39,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SIZES = (0, 1, 700, 4096, 9000, 20_000, 65_536, 150_000, LARGEST_BYTES)
 _SAMPLE_PAUSE_S = 0.05
 _HARM_PAUSE_S = 0.15
+_DAMAGE_PAUSE_S = 1.0
 _END_S = 60.0
 _DAY_S = 86_400
 
@@ -188,6 +192,10 @@ class Stress:
             harm()
             time.sleep(_HARM_PAUSE_S)
         self._is_over.set()
+        # From here on, what those who lost the ledger had been granted comes on top.
+        for damage in (self._delete_ledger, self._cut_ledger, self._garble_ledger):
+            damage()
+            time.sleep(_DAMAGE_PAUSE_S)
         for session in self._sessions:
             session.kill()
             session.wait(_END_S)
@@ -230,8 +238,6 @@ class Stress:
         )
 
     def _told_by_ledger(self) -> tuple[int, int]:
-        from cvmfsexec.cache.directory import DirectoryStore
-
         store = DirectoryStore.open(str(self._cache))
         told = store.quota.cleanings_within(_DAY_S), store.quota.used_bytes()
         store.close()
@@ -307,6 +313,16 @@ class Stress:
         shutil.rmtree(
             self._cache / f"{self._chance.randrange(256):02x}", ignore_errors=True
         )
+
+    def _delete_ledger(self) -> None:
+        (self._cache / FILE_NAME).unlink()
+
+    def _cut_ledger(self) -> None:
+        os.truncate(self._cache / FILE_NAME, self._chance.randrange(5000))
+
+    def _garble_ledger(self) -> None:
+        with contextlib.suppress(OSError):
+            (self._cache / FILE_NAME).write_bytes(self._chance.randbytes(9000))
 
     def _litter_txn(self) -> None:
         with contextlib.suppress(OSError):

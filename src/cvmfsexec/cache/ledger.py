@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 FILE_NAME = "cvmfsexec.ledger"
 
 LOCK_PATIENCE_S = 2.0
+_LOW_PATIENCE_S = 0.02
+_LOW_PATIENCE_FOR_S = 10.0  # after a wait in vain: the holder may be stopped
 _PAUSE_S = 0.0005
 _ESTIMATE_VALID_S = 60.0  # where nobody knows what others store
 
@@ -232,6 +234,8 @@ class Ledger:
         self._estimate = estimate
         self._turn = threading.Lock()
         self._mutex = threading.Lock()
+        self._brooming = threading.Lock()
+        self._low_patience_until_s = float("-inf")
         self._file: int | None = None
         self._number = 0
         self._account = self._written = Account(limit_bytes)
@@ -250,7 +254,8 @@ class Ledger:
     def limit_bytes(self, limit_bytes: int) -> None:
         with self._mutex:
             self._account = self._account._replace(limit_bytes=limit_bytes)
-            self._write()
+            with contextlib.suppress(OSError):  # written with the next object
+                self._write()
 
     def go_private(self) -> None:
         """Keep the account in memory, as the directory has no locks.
@@ -291,14 +296,20 @@ class Ledger:
         Raises:
             OSError: As :meth:`locked`.
         """
-        with self.locked():
-            file = self._file  # by now it is open
-        is_ours = file is not None and byte_locks.try_lock(file, _BROOM_LOCK)
+        if not self._brooming.acquire(blocking=False):
+            yield False  # another thread of ours is
+            return
         try:
-            yield is_ours
+            with self.locked():
+                file = self._open()
+                is_ours = byte_locks.try_lock(file, _BROOM_LOCK)
+            try:
+                yield is_ours
+            finally:
+                if is_ours:
+                    self._put_broom_away(file)
         finally:
-            if is_ours and file is not None and file == self._file:
-                byte_locks.unlock(file, _BROOM_LOCK)
+            self._brooming.release()
 
     def charge(self, book: Book, charged_bytes: int) -> None:
         """Charge the account, or give back; what it has stored goes to the base."""
@@ -410,13 +421,24 @@ class Ledger:
         for _ in range(_OPENINGS_MAX):
             is_new = self._file is None
             file = self._open()
-            _wait_for_lock(file)
+            self._wait_for_lock(file)
             if self._is_still_there():
                 if is_new:
                     self._register(file)
                 return file, is_new
             self._leave()  # it was deleted, or another one took its place
         raise OSError(errno.ESTALE, "the ledger does not stay")
+
+    def _wait_for_lock(self, file: int) -> None:
+        now_s = time.monotonic()
+        is_patient = now_s >= self._low_patience_until_s
+        deadline_s = now_s + (LOCK_PATIENCE_S if is_patient else _LOW_PATIENCE_S)
+        while not byte_locks.try_lock(file, _LEDGER_LOCK):
+            now_s = time.monotonic()
+            if now_s > deadline_s:
+                self._low_patience_until_s = now_s + _LOW_PATIENCE_FOR_S
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps the ledger")
+            time.sleep(_PAUSE_S)
 
     def _is_still_there(self) -> bool:
         if self._is_private:
@@ -426,6 +448,11 @@ class Ledger:
         except FileNotFoundError:
             return False
         return (status.st_dev, status.st_ino) == self._identity
+
+    def _put_broom_away(self, file: int) -> None:
+        with self._mutex, contextlib.suppress(OSError):
+            if file == self._file:  # else closed meanwhile, and let go of by that
+                byte_locks.unlock(file, _BROOM_LOCK)
 
     def _open(self) -> int:
         if self._file is None:
@@ -501,14 +528,6 @@ class Ledger:
 
 def _is_stale(summary: Summary) -> bool:
     return not 0 <= time.time() - summary.counted_at_s < _ESTIMATE_VALID_S
-
-
-def _wait_for_lock(file: int) -> None:
-    deadline_s = time.monotonic() + LOCK_PATIENCE_S
-    while not byte_locks.try_lock(file, _LEDGER_LOCK):
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(errno.ETIMEDOUT, "another process keeps the ledger")
-        time.sleep(_PAUSE_S)
 
 
 def _account_start(number: int) -> int:

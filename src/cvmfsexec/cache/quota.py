@@ -22,6 +22,7 @@ asks the ledger, or makes room.
 
 import contextlib
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -53,7 +54,7 @@ _PAUSE_MAX_S = 0.05
 _BROOM_WAIT_S = 60.0
 
 _COUNT_AFTER_S = 5.0  # the start of a job is not the time to count
-_COUNT_PAUSE_S = 0.01
+_COUNT_PAUSE_S = 0.002  # in all less than WAIT_S, as it takes the broom
 _COUNT_VALID_S = 86_400
 
 
@@ -128,7 +129,10 @@ class Quota:
             is_too_much = 0 < book.limit_bytes < book.used_bytes
         if is_old or is_too_much:
             threading.Thread(
-                target=self._put_in_order, name="cache count", daemon=True
+                target=self._put_in_order,
+                args=(os.dup(self._directory),),  # for as long as it takes
+                name="cache count",
+                daemon=True,
             ).start()
 
     def close(self) -> None:
@@ -371,20 +375,23 @@ class Quota:
     def _rest(self) -> None:
         self._rests_until_s = time.monotonic() + REST_S
 
-    def _put_in_order(self) -> None:
+    def _put_in_order(self, directory: int) -> None:
         """Count what was estimated or is long ago; remove what is above the limit."""
-        from cvmfsexec.cache.eviction import recount
+        from cvmfsexec.cache.eviction import evict, recount
 
-        if self._closing.wait(_COUNT_AFTER_S):
-            return
-        with contextlib.suppress(OSError), self._ledger.broom() as is_ours:
-            if is_ours:
-                recount(self._directory, self._ledger, self._pace)
-                with self._ledger.locked() as book:
-                    limit_bytes = book.limit_bytes
-                    is_too_much = 0 < limit_bytes < book.used_bytes
-                if is_too_much and not self._closing.is_set():
-                    self._evict(limit_bytes // 2)
+        try:
+            if self._closing.wait(_COUNT_AFTER_S):
+                return
+            with contextlib.suppress(OSError), self._ledger.broom() as is_ours:
+                if is_ours:
+                    recount(directory, self._ledger, self._pace)
+                    with self._ledger.locked() as book:
+                        limit_bytes = book.limit_bytes
+                        is_too_much = 0 < limit_bytes < book.used_bytes
+                    if is_too_much:
+                        evict(directory, self._ledger, limit_bytes // 2)
+        finally:
+            os.close(directory)
 
     def _pace(self) -> bool:
         return not self._closing.wait(_COUNT_PAUSE_S)

@@ -362,3 +362,50 @@ def test_without_locks_the_limit_holds_by_estimates(
     pin.release()
     for store in stores:
         store.close()
+
+
+def test_a_stopped_holder_of_the_lock_is_waited_for_once(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "LOCK_PATIENCE_S", 1.0)
+    other = DirectoryStore.open(str(root), LIMIT)
+    with other.quota._ledger.locked():
+        begun_s = time.monotonic()
+        pins = [store.pin(name(number)) for number in range(20)]
+        assert time.monotonic() - begun_s < 10  # not 20 times the patience
+    for pin in pins:
+        pin.release()
+    other.close()
+
+
+def test_threads_of_a_process_do_not_sweep_at_once(store: DirectoryStore) -> None:
+    with (
+        store.quota._ledger.broom() as is_first,
+        store.quota._ledger.broom() as is_second,
+    ):
+        assert (is_first, is_second) == (True, False)
+    with store.quota._ledger.broom() as is_third:
+        assert is_third
+
+
+def test_a_store_may_be_closed_while_it_is_counted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, closed = threading.Event(), threading.Event()
+
+    def wait_until_closed(self: quota.Quota) -> bool:  # noqa: ARG001
+        counting.set()
+        return closed.wait(10)
+
+    monkeypatch.setattr(quota, "_COUNT_AFTER_S", 0.0)
+    monkeypatch.setattr(quota.Quota, "_pace", wait_until_closed)
+    root.mkdir(mode=0o700)
+    (root / ledger.FILE_NAME).write_bytes(Summary(LIMIT, 1).serialize())
+    store = DirectoryStore.open(str(root), LIMIT)
+    assert counting.wait(10)
+    store.close()
+    closed.set()
+    for thread in threading.enumerate():
+        if thread.name == "cache count":
+            thread.join(10)
+            assert not thread.is_alive()
