@@ -154,6 +154,32 @@ def test_small_files_share_few_packs(
         assert len(objects_in(cache)) == 3
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("CVMFS_ALIEN_CACHE=/nowhere\n", "alien cache are mutually exclusive"),
+        (
+            "CVMFS_CACHE_PRIMARY=p\nCVMFS_CACHE_p_TYPE=external\n",
+            "asks for a cache plug-in",
+        ),
+        (
+            "CVMFS_ALIEN_CACHE=/proc/nowhere\nCVMFS_QUOTA_LIMIT=-1\n",
+            "cannot use the alien cache",
+        ),
+    ],
+    ids=["managed alien", "external", "no directory"],
+)
+def test_a_cache_that_cannot_be_ends_with_the_originals_status(
+    origin: Nginx, repository: PublishedRepository, settings: str, sentence: str
+) -> None:
+    keys = repository.master_key_pem
+    with client_dist(origin.url, keys, settings=settings) as dist:
+        done = run_exec(dist, FQRN, "--", "true")
+        assert done.returncode == 9, done.stderr
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 # -- in memory ------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ from cvmfsexec.cache.private_files import (
     PrivateFiles,
     PrivateWriting,
 )
-from cvmfsexec.cache.tidying import Tidying, tidy_directory
+from cvmfsexec.cache.tidying import RecentUsage, Tidying, tidy_directory
 from cvmfsexec.cache.usage import estimate_used_bytes
 from cvmfsexec.cache.verification import OPEN_FLAGS, Verifier, sha256_of
 from cvmfsexec.errors import CacheError
@@ -90,6 +90,7 @@ class AlienStore:
         self._tidying = Tidying(
             limit_bytes, partial(tidy_directory, directory, limit_bytes)
         )
+        self._usage = RecentUsage(partial(estimate_used_bytes, directory), clock)
         self._rests_until_s = float("-inf")
         self._has_warned = False
 
@@ -212,7 +213,7 @@ class AlienStore:
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``; an estimate."""
-        return estimate_used_bytes(self._directory)
+        return self._usage.used_bytes()
 
     def publish(self, source: int, digest: bytes, content_hash: ContentHash) -> bool:
         """Put a verified object into the directory; return whether it is there.

@@ -33,7 +33,7 @@ from cvmfsexec.cache.packs import PACKED_BYTES_MAX, Packs, Place
 from cvmfsexec.cache.pins import NO_PIN, Pin
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.private_files import DATABASE_START, SCRATCH, PrivateFiles
-from cvmfsexec.cache.tidying import ROOM_PART, Tidying
+from cvmfsexec.cache.tidying import ROOM_PART, RecentUsage, Tidying
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.pack_index import RecordKind
@@ -77,6 +77,7 @@ class PackedStore:
         self._own_files = OwnFiles(directory, self._private_files)
         self._claims = NodeClaims(directory)
         self._tidying = Tidying(limit_bytes, self._tidy)
+        self._usage = RecentUsage(self._count, clock)
         self._rests_until_s = float("-inf")
         self._has_warned = False
 
@@ -165,8 +166,7 @@ class PackedStore:
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``; packs as they are, own files as they were stored."""
-        sizes = (size_bytes for size_bytes, _ in self._sizes().values())
-        return sum(sizes) + self._packs.own_files_bytes()
+        return self._usage.used_bytes()
 
     def put(self, content: bytes | bytearray, content_hash: ContentHash) -> bool:
         """Add a small object; return whether it is there."""
@@ -229,11 +229,14 @@ class PackedStore:
 
     # -- making room ----------------------------------------------------------------
 
+    def _count(self) -> int:
+        sizes = (size_bytes for size_bytes, _ in self._sizes().values())
+        return sum(sizes) + self._packs.own_files_bytes()
+
     def _tidy(self) -> None:
         self._packs.refresh()
         sizes = self._sizes()
-        used_bytes = sum(size for size, _ in sizes.values())
-        used_bytes += self._packs.own_files_bytes()
+        used_bytes = self._count()
         is_too_much = used_bytes > self._limit_bytes
         if not is_too_much and len(sizes) <= PACKS_MAX:
             return

@@ -26,6 +26,7 @@ ROOM_PART = 4
 """This part of the limit is free afterwards, so that the next look finds nothing."""
 
 _LOOKS_PER_LIMIT = 32
+_USAGE_VALID_S = 60.0
 _ABANDONED_S = 86_400.0
 _PENDING = "txn"
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -80,6 +81,29 @@ class Tidying:
             self._tidy()
         except OSError as error:
             log.debug("cache: cannot tidy up: %s", error.strerror)
+
+
+class RecentUsage:
+    """How much is used, counted anew once a minute: for ``df``, which asks often.
+
+    Args:
+        count: Counts it.
+        clock: Seconds that do not jump.
+    """
+
+    def __init__(self, count: Callable[[], int], clock: Callable[[], float]) -> None:
+        self._count = count
+        self._clock = clock
+        self._counted_s = float("-inf")
+        self._used_bytes = 0
+
+    def used_bytes(self) -> int:
+        """Return the number; at most a minute old."""
+        now_s = self._clock()
+        if now_s - self._counted_s >= _USAGE_VALID_S:
+            self._used_bytes = self._count()
+            self._counted_s = now_s
+        return self._used_bytes
 
 
 def tidy_directory(directory: int, limit_bytes: int) -> bool:

@@ -3,10 +3,15 @@
 import contextlib
 import errno
 import os
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cvmfsexec import log
 from cvmfsexec.cache import packed
@@ -196,6 +201,98 @@ def test_many_small_idle_packs_are_put_together(
         assert content_of(reader.open_object(name)) == b"content of " + name.digest
     assert reader.has(LARGE)
     reader.close()
+
+
+def test_the_claim_of_who_was_killed_is_free(directory: Path) -> None:
+    store = PackedStore.open(str(directory))
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        other = PackedStore.open(str(directory))
+        with other.claim(NAME, patience_s=0):
+            os.write(tell, b".")
+            signal.pause()
+    os.read(told, 1)
+    with store.claim(NAME, patience_s=0) as is_ours:
+        assert not is_ours
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with store.claim(NAME, patience_s=60) as is_ours:
+        assert is_ours
+    os.close(told)
+    os.close(tell)
+    store.close()
+
+
+@settings(max_examples=20, stateful_step_count=25, deadline=None)
+class Model(RuleBasedStateMachine):
+    """Processes come, go, store, remove; packs vanish and are torn."""
+
+    NAMES = tuple(ContentHash(bytes([number]) * 20) for number in range(4))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.top = tempfile.TemporaryDirectory()
+        self.directory = Path(self.top.name) / "cache"
+        self.stores = [PackedStore.open(str(self.directory)) for _ in range(2)]
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.close()
+        self.top.cleanup()
+
+    @staticmethod
+    def content(name: ContentHash) -> bytes:
+        size = PACKED_BYTES_MAX + 1 if name.digest[0] == 0 else 100
+        return name.digest[:1] * size
+
+    @rule(which=st.integers(0, 1), name=st.sampled_from(NAMES))
+    def store(self, which: int, name: ContentHash) -> None:
+        content = self.content(name)
+        assert content_of(put(self.stores[which], name, content)) == content
+        assert content_of(self.stores[which].open_object(name)) == content
+
+    @rule(which=st.integers(0, 1), name=st.sampled_from(NAMES))
+    def remove(self, which: int, name: ContentHash) -> None:
+        self.stores[which].remove(name)
+        assert self.stores[which].open_object(name) is None
+
+    @rule(which=st.integers(0, 1))
+    def restart(self, which: int) -> None:
+        self.stores[which].close()
+        self.stores[which] = PackedStore.open(str(self.directory))
+
+    @rule(number=st.integers(0, 9))
+    def lose_a_pack(self, number: int) -> None:
+        found = packs_in(self.directory)
+        if found:
+            path = found[number % len(found)]
+            path.with_suffix(".index").unlink(missing_ok=True)
+            path.unlink()
+            self.restart(0)
+            self.restart(1)
+
+    @rule(number=st.integers(0, 9), where=st.integers(0, 400), byte=st.integers(0, 255))
+    def damage(self, number: int, where: int, byte: int) -> None:
+        found = sorted((self.directory / DIRECTORY).glob("*"))
+        if found:
+            path = found[number % len(found)]
+            text = bytearray(path.read_bytes())
+            text[where : where + 1] = bytes([byte])
+            path.write_bytes(text)
+            self.restart(0)
+            self.restart(1)
+
+    @invariant()
+    def what_is_found_is_right(self) -> None:
+        for store in self.stores:
+            for name in self.NAMES:
+                descriptor = store.open_object(name)
+                if descriptor is not None:
+                    assert content_of(descriptor) == self.content(name)
+
+
+TestModel = Model.TestCase
 
 
 def test_two_processes_of_a_node_claim_the_same_object_once(directory: Path) -> None:
