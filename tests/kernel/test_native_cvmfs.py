@@ -128,6 +128,14 @@ def test_what_the_host_has_is_used(dist: Path, scene: str) -> None:
     assert done.stdout.split() == ["host", "0"], done.stderr
 
 
+def test_a_revision_is_not_looked_for_in_what_the_host_has(dist: Path) -> None:
+    words = ("--dist", str(dist), f"{FQRN}@trunk", "--", "sh", "-c", WHO)
+    done = run_on_host(("mounted",), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "trunk was asked for, but the host has the repository itself" in done.stderr
+    assert told(run_on_host(("mounted",), "--replace-native", *words)) == "ours\n"
+
+
 @pytest.mark.parametrize("scene", ["dead", "empty", "hidden"])
 @places
 def test_what_is_of_no_use_is_replaced(dist: Path, scene: str, place: Place) -> None:
