@@ -264,7 +264,7 @@ def _date_s(configuration: "Configuration") -> int | None:
 def log_places(configuration: "Configuration") -> LogPlaces:
     """Return where the messages of a file server are kept.
 
-    Source: docs/reference/client-behaviour.md, "Operation".
+    Source: docs/reference/parameters.md.
 
     Raises:
         ConfigurationError: A value is not understood.
