@@ -22,7 +22,18 @@ APPLIED = "New revision applied"
 UP_TO_DATE = "Catalog up to date"
 MARKER = {".cvmfscatalog": b""}
 FALLBACKS = {
-    name: options for name, options in VARIANTS.items() if name != "no NOTIFICATIONS"
+    name: VARIANTS[name]
+    for name in (
+        "all",
+        "no NO_OPEN_SUPPORT",
+        "no NO_OPENDIR_SUPPORT",
+        "no DO_READDIRPLUS",
+        "no CACHE_SYMLINKS",
+        "no PARALLEL_DIROPS",
+        "nothing",
+        "Linux 3.10",
+        "one thread",
+    )
 }
 UNASKED = {"STATFS", "FORGET", "BATCH_FORGET"}
 WALK = ("sh", "-c", "find . -printf '%p %i %m %s %T@ %l\\n' && tar cf - . | cksum")

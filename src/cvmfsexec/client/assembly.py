@@ -225,6 +225,7 @@ class Client:
         When that happens is ``updates``' business; it has to be begun.
         """
         self._revisions.serve(file_system, kernel)
+        self.tree.missed = self.updates.hurry
 
     def hear(self, socket: "TalkSocket", prepare: "Callable[[], Answer]") -> None:
         """Let the mount be talked to until the client is closed.
@@ -258,6 +259,7 @@ class Client:
         """Let go of catalogs and cache."""
         if self._talk_socket is not None:
             self._talk_socket.close()
+        self.updates.close()
         if self._ahead is not None:
             self._ahead.close()
         self.tree.close()

@@ -65,11 +65,15 @@ class MountedRevisions:
     def newer(self, shown: Revision) -> Revision | None:
         """Return what is to be shown instead; ``None`` if nothing is.
 
+        Without a file system there is nothing to show it in.
+
         Raises:
             RevisionBlacklistedError: What is shown may not be, and there is nothing
                 newer that may.
             CvmfsError: No server can be believed.
         """
+        if self._file_system is None:
+            return None
         self._selector.blacklist = self._read_blacklist()
         try:
             newer = self._selector.newer(shown)

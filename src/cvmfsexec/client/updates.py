@@ -94,6 +94,8 @@ class Updates:
         self._bell = threading.Event()
         self._is_offline = revision.is_offline
         self._checked_s = clock()
+        self._is_urgent = False
+        self._is_closed = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -110,12 +112,30 @@ class Updates:
         """Return the time until the next look; ``None`` if there will be none."""
         if not self._is_automatic:
             return None
+        if self._is_urgent:
+            return 0.0
         return max(self._checked_s + self._ttl_s() - self._clock(), 0.0)
 
     def set_max_ttl(self, max_ttl_s: int | None) -> None:
         """Look at least this often from now on; ``None``: as the repository says."""
         self.max_ttl_s = max_ttl_s
         self.begin()
+        self._bell.set()
+
+    def hurry(self) -> None:
+        """Look soon: a catalog of the revision shown is not to be had.
+
+        It may have been collected as garbage, and a newer revision have another.
+        """
+        is_early = self._clock() < self._checked_s + TTL_AFTER_FAILURE_S
+        if self._is_automatic and not is_early and not self._is_urgent:
+            self._is_urgent = True
+            self.begin()
+            self._bell.set()
+
+    def close(self) -> None:
+        """Look no more; what is being looked for will not be missed."""
+        self._is_closed = True
         self._bell.set()
 
     def check_now(self) -> Outcome:
@@ -131,10 +151,12 @@ class Updates:
             except CvmfsError as error:
                 return self._fail(error)
             except Exception as error:  # noqa: BLE001 -- a timer's thread must go on
-                log.error("this is a mistake in cvmfsexec: %r", error)
+                if not self._is_closed:
+                    log.error("this is a mistake in cvmfsexec: %r", error)
                 return Outcome.INTERNAL_ERROR
             finally:
                 self._checked_s = self._clock()
+                self._is_urgent = False
 
     def check_if_due(self) -> Outcome | None:
         """Check if it is time to; return ``None`` if it is not."""
@@ -155,7 +177,7 @@ class Updates:
                 self._thread = thread
 
     def _run(self) -> None:
-        while True:
+        while not self._is_closed:
             self.check_if_due()
             self._bell.wait(self.expires_in_s())
             self._bell.clear()
@@ -186,7 +208,8 @@ class Updates:
 
     def _fail(self, error: CvmfsError) -> Outcome:
         """Go on with what is shown; say so once."""
-        tell = log.debug if self._is_offline else log.warning
+        is_known = self._is_offline or self._is_closed
+        tell = log.debug if is_known else log.warning
         tell("staying with revision %d: %s", self._revision.number, error)
         self._is_offline = True
         return Outcome.NO_SPACE if _lacks_space(error) else Outcome.FAILED

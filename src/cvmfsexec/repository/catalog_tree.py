@@ -22,7 +22,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cvmfsexec.catalog.reader import Catalog, NestedCatalogRef
-from cvmfsexec.errors import CvmfsError, FormatError
+from cvmfsexec.errors import CvmfsError, FormatError, TransferError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
@@ -56,7 +56,11 @@ class KnownSlots(NamedTuple):
 
 
 class CatalogTree:
-    """Catalogs by slot, starting from one root catalog."""
+    """Catalogs by slot, starting from one root catalog.
+
+    Attributes:
+        missed: Called when no server has a catalog that is needed.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class CatalogTree:
             has_alternative_path: Whether the root is asked for by that path.
             foresight: Fetches catalogs ahead of a walk, if there shall be some.
         """
+        self.missed: Callable[[], object] = _nobody
         self._fetcher = fetcher
         self._alternatives = {root_catalog} if has_alternative_path else set()
         self._lock = threading.Lock()
@@ -292,6 +297,9 @@ class CatalogTree:
         except FormatError:
             self._refused.add(slot.content_hash)
             raise
+        except TransferError:
+            self.missed()
+            raise
         if catalog.root_prefix != slot.prefix:
             catalog.close()
             raise FormatError(
@@ -320,6 +328,10 @@ class CatalogTree:
             if len(self._open) > OPEN_MAX:
                 self._open.popitem(last=False)
             return catalog
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _check_is_below(path: bytes, slot: Slot) -> None:

@@ -73,6 +73,19 @@ class Day:
             updates.check_if_due()
 
 
+class Alert(Day):
+    """A day that tells of each look."""
+
+    def __init__(self, ttl_s: int | None = TTL_S) -> None:
+        super().__init__(ttl_s)
+        self.looked = threading.Semaphore(0)
+
+    def newer(self, shown: Revision) -> Revision | None:
+        found = super().newer(shown)
+        self.looked.release()
+        return found
+
+
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what is logged, from level "info" on."""
@@ -203,6 +216,18 @@ def test_without_its_root_catalog_a_mount_looks_soon() -> None:
     assert Lost().updates().expires_in_s() == TTL_AFTER_FAILURE_S
 
 
+def test_a_catalog_that_is_missing_makes_it_urgent_but_not_all_the_time() -> None:
+    day = Alert(ttl_s=DAY_S)
+    updates = day.updates()
+    updates.hurry()
+    assert day.looked_s == []
+    day.now_s = HOUR_S
+    updates.hurry()
+    assert day.looked.acquire(timeout=30)
+    updates.close()
+    assert day.looked_s == [HOUR_S]
+
+
 def test_a_fixed_revision_is_never_left() -> None:
     day = Day()
     updates = Updates(revision(1)._replace(is_fixed=True), day, clock=day.clock)
@@ -223,14 +248,6 @@ def test_a_full_disk_and_our_own_mistakes_have_their_own_words() -> None:
 
 
 def test_a_thread_looks_when_it_is_due_and_when_the_time_is_changed() -> None:
-    class Alert(Day):
-        looked = threading.Semaphore(0)
-
-        def newer(self, shown: Revision) -> Revision | None:
-            found = super().newer(shown)
-            self.looked.release()
-            return found
-
     day = Alert()
     updates = day.updates()
     day.now_s = TTL_S
