@@ -133,6 +133,8 @@ def _collect_runtime(source: Source | None) -> tuple[list[Member], str]:
         before=interpreter.library_directories,
     )
     members = [_member(path, file) for path, file in files.items()]
+    # Without this directory each start would complain, and the program may have all.
+    members.append(Member(f"{interpreter.place}/lib-dynload/.directory"))
     members += [
         Member(f"lib/{name}", content=_read(path), is_executable=True)
         for name, path in libraries.by_name.items()

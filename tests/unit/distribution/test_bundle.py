@@ -1,5 +1,6 @@
 """What is packed: everything that a command imports, and a dist without its caches."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cvmfsexec.distribution.bundle import COMMANDS, PACKAGES, Bundle, collect
+from cvmfsexec.distribution.interpreter import Source, running_interpreter
 from cvmfsexec.distribution.member import Kind, Member
 from cvmfsexec.distribution.self_extracting import write
 from cvmfsexec.errors import DistributionError
@@ -87,3 +89,29 @@ def test_a_file_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> None
     with pytest.raises(DistributionError, match="cannot write"):
         write(small, str(tmp_path / "absent/file"))
     assert [one.name for one in tmp_path.iterdir()] == ["taken"]
+
+
+def test_an_interpreter_with_everything_in_it_finds_its_directory(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "etc/cvmfs").mkdir(parents=True)
+    (tmp_path / "extensions").mkdir()
+    whole = running_interpreter()
+    source = Source(whole._replace(extensions=str(tmp_path / "extensions")), ())
+    found = {one.path for one in collect(str(tmp_path), source).members}
+    extensions = {path for path in found if "/lib-dynload/" in path}
+    assert extensions == {f"{whole.place}/lib-dynload/.directory"}
+
+
+def test_the_original_client_of_another_machine_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "etc/cvmfs").mkdir(parents=True)
+    program = tmp_path / "usr/bin/cvmfs2"
+    program.parent.mkdir(parents=True)
+    seed = bytearray((ROOT / "fuzz/corpus/elf/library64").read_bytes())
+    seed[18:20] = (183 if os.uname().machine != "aarch64" else 62).to_bytes(2, "little")
+    program.write_bytes(seed)
+    with pytest.raises(DistributionError, match="the original client for "):
+        collect(str(tmp_path))
+    program.write_bytes(seed[:40])
+    with pytest.raises(DistributionError, match="cannot pack dist/usr/bin/cvmfs2"):
+        collect(str(tmp_path))
