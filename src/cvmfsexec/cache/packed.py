@@ -116,8 +116,8 @@ class PackedStore:
         return descriptor
 
     def has(self, content_hash: ContentHash) -> bool:
-        """See ``ObjectStore``."""
-        return self._packs.find(content_hash) is not None
+        """See ``ObjectStore``; its checksums are looked at when it is opened."""
+        return self._packs.has(content_hash)
 
     def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- see ObjectStore
         """See ``ObjectStore``; what was used lately is not removed."""

@@ -145,6 +145,15 @@ class Packs:
                 self._refresh()
             return self._find(content_hash)
 
+    def has(self, content_hash: ContentHash) -> bool:
+        """Whether an object is likely to be found; who reads ahead asks very often."""
+        places, key_of = self._places, pack_index.key_of
+        if key_of(RecordKind.REMOVED, content_hash) not in places:
+            for kind in (RecordKind.PACKED, RecordKind.OWN_FILE):
+                if key_of(kind, content_hash) in places:
+                    return True
+        return self.find(content_hash) is not None
+
     def refresh(self) -> None:
         """Read what was added to the packs of others."""
         with self._lock:
