@@ -193,6 +193,16 @@ def _usage_is_that_of_few_objects_or_unknown(store: ObjectStore) -> None:
     assert store.used_bytes() in (None, len(CONTENT))
 
 
+def _a_pinned_object_can_be_stored_opened_and_removed(store: ObjectStore) -> None:
+    pin = store.pin(NAME)
+    os.close(put(store, NAME, CONTENT))
+    assert content_of(store.open_object(NAME)) == CONTENT
+    store.remove(NAME)
+    assert not store.has(NAME)
+    pin.release()
+    pin.release()
+
+
 STORE_CLAIMS: tuple[Claim, ...] = (
     _absent_object_is_none,
     _committed_object_can_be_opened,
@@ -213,6 +223,7 @@ STORE_CLAIMS: tuple[Claim, ...] = (
     _an_object_can_be_stored_with_the_claim_on_it,
     _the_claim_ends_with_an_error,
     _usage_is_that_of_few_objects_or_unknown,
+    _a_pinned_object_can_be_stored_opened_and_removed,
 )
 
 

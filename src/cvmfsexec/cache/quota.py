@@ -94,6 +94,7 @@ class Quota:
         self._mutex = threading.Lock()
         self._drawing = threading.Lock()
         self._room_bytes = 0
+        self._binding_bytes = 0  # as it was when room was drawn last
         self._rests_until_s = float("-inf")
         self._has_warned = False
         self._closing = threading.Event()
@@ -125,6 +126,7 @@ class Quota:
     def _open_account(self) -> None:
         with self._ledger.locked() as book:
             book.settle_dead()
+            self._binding_bytes = book.limit_bytes
             is_old = book.summary.counted_at_s < time.time() - _COUNT_VALID_S
             is_too_much = 0 < book.limit_bytes < book.used_bytes
         if is_old or is_too_much:
@@ -157,12 +159,18 @@ class Quota:
         Args:
             size_bytes: Its size, if that is known.
         """
-        limit_bytes = self.limit_bytes
-        if not limit_bytes:
+        if not (self._binding_bytes or self.limit_bytes):
             return True
-        if size_bytes is not None and size_bytes > limit_bytes - limit_bytes // 2:
+        if size_bytes is not None and self._is_too_large(size_bytes):
             return False
         return time.monotonic() >= self._rests_until_s
+
+    def _is_too_large(self, size_bytes: int) -> bool:
+        if not _is_beyond(self._binding_bytes or self.limit_bytes, size_bytes):
+            return False
+        # Who had the lowest limit may have ended.
+        self._binding_bytes = self.binding_limit_bytes()
+        return _is_beyond(self._binding_bytes, size_bytes)
 
     def binding_limit_bytes(self) -> int:
         """See ``StoreQuota``."""
@@ -301,7 +309,7 @@ class Quota:
             if self._grant(book, size_bytes):
                 return True
             is_hopeless = _is_hopeless(book)
-        if is_hopeless or time.monotonic() < self._rests_until_s:
+        if is_hopeless or not self.would_keep(size_bytes):
             return False
         return self._make_room(size_bytes)
 
@@ -311,6 +319,7 @@ class Quota:
             missing_bytes = size_bytes - self._room_bytes
             if missing_bytes > book.free_bytes:
                 book.settle_dead()
+            self._binding_bytes = book.limit_bytes
             free_bytes = book.free_bytes
             if missing_bytes > free_bytes:
                 return False
@@ -395,6 +404,10 @@ class Quota:
 
     def _pace(self) -> bool:
         return not self._closing.wait(_COUNT_PAUSE_S)
+
+
+def _is_beyond(limit_bytes: int, size_bytes: int) -> bool:
+    return 0 < limit_bytes - limit_bytes // 2 < size_bytes
 
 
 def _is_hopeless(book: Book) -> bool:

@@ -317,6 +317,32 @@ def test_the_lowest_limit_of_the_living_binds(root: Path) -> None:
     generous.close()
 
 
+def test_what_is_too_large_for_the_lowest_limit_does_not_empty_the_cache(
+    root: Path,
+) -> None:
+    generous = DirectoryStore.open(str(root), 10 * LIMIT)
+    frugal = DirectoryStore.open(str(root), LIMIT)
+    fill(frugal, range(4))
+    for size in (LIMIT // 2 + 1, 2 * LIMIT):
+        with generous.transaction() as transaction:
+            for start in range(0, size, 7000):
+                transaction.write(b"x" * min(7000, size - start))
+            assert content_of(transaction.commit(name(100))) == b"x" * size
+    fill(frugal, range(4, 5))
+    assert [number for number in range(6) if frugal.has(name(number))] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert not generous.has(name(100))
+    frugal.close()
+    os.close(put(generous, name(100), bytes(2 * LIMIT)))
+    assert generous.has(name(100))
+    generous.close()
+
+
 # Several processes
 
 
