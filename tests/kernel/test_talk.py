@@ -322,5 +322,5 @@ def test_a_new_revision_is_shown_on_request(tmp_path: Path) -> None:
         to.flush()
         assert out.readline() == "new\n"
         (made.directory / ".cvmfspublished").write_bytes(b"no manifest")
-        assert cvmfs(given, "talk", FQRN, "remount")[1] == "Failed\n"
+        assert cvmfs(given, "talk", FQRN, "remount")[:2] == (1, "Failed\n")
         assert cvmfs(given, "talk", FQRN, "revision")[1] == "2\n"

@@ -17,6 +17,7 @@ from cvmfsexec.format.talk_message import TALK_COMMANDS, parse_talk_message
 from cvmfsexec.log import harmless
 
 FAILED = 1
+_FAILURES = ("unknown command", "Usage:", "Failed", "internal error")
 PATIENCE_S = 300.0
 """A probe of all servers, or a new revision, may take as long."""
 
@@ -103,5 +104,5 @@ def _talk_to(
         if not is_json:
             sys.stdout.write(text)
             sys.stdout.flush()
-        is_ok &= not text.startswith(("unknown command", "Usage:", "internal error"))
+        is_ok &= not text.startswith(_FAILURES)
     return is_ok
