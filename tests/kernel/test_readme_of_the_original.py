@@ -115,7 +115,7 @@ CVMFSEXEC = {
     ),
     "apptainer from cvmfsexec": (
         "cvmfsexec atlas.cern.ch -- "
-        "apptainer exec -B /cvmfs docker://centos:7 ls /cvmfs/atlas.cern.ch",
+        "apptainer exec --userns -B /cvmfs docker://centos:7 ls /cvmfs/atlas.cern.ch",
         "",
         "repo\n",
     ),

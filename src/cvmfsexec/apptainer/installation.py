@@ -75,7 +75,7 @@ def check_mounts(program: ContainerProgram) -> None:
         raise ConfigurationError(
             f"{program.path} may not mount anything: {path} has '{_FUSEMOUNT} = no'",
             hint="use an image that lies in a repository, or start the container in a "
-            "session: cvmfsexec REPOSITORY -- apptainer exec -B /cvmfs IMAGE COMMAND",
+            "session: cvmfsexec REPOSITORY -- apptainer exec --userns -B /cvmfs …",
         )
 
 

@@ -11,12 +11,13 @@ Source: docs/how-to/run-images-from-cvmfs.md.
 import os
 from collections.abc import Iterable, Mapping
 
-from cvmfsexec.apptainer.command_line import CommandLine
+from cvmfsexec.apptainer.command_line import ACTIONS, INSTANCE_PREFIX, CommandLine
 from cvmfsexec.errors import ConfigurationError
 from cvmfsexec.format.names import check_fqrn
 
 _CVMFS = "/cvmfs"
 _WITHOUT_PRIVILEGES = ("-u", "--userns")
+_INSTANCE_BYTES_MAX = 1 << 24
 _BIND_VARIABLES = (
     "APPTAINER_BIND",
     "APPTAINER_BINDPATH",
@@ -62,6 +63,44 @@ def words_in_session(
     if not _is_shown((*options, *line.options, *binds)):
         added = (*added, "--bind", _CVMFS)
     return line.words((*added, *options))
+
+
+def words_to_join(line: CommandLine, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the words for the container program where no container is started.
+
+    An instance that works without privileges can be joined only in the same way, and
+    the program of an installation with setuid wants to be told.
+    """
+    name = (line.image or "").removeprefix(INSTANCE_PREFIX)
+    is_join = name != (line.image or "") and line.command[0] in ACTIONS
+    if (
+        is_join
+        and not _is_among(_WITHOUT_PRIVILEGES, line.options)
+        and _has_own_user_namespace(name, environment)
+    ):
+        return line.words(("--userns",))
+    return line.words()
+
+
+def _has_own_user_namespace(name: str, environment: Mapping[str, str]) -> bool:
+    """Whether an instance says so in the file that Apptainer keeps of it."""
+    import json
+    import pwd
+
+    if "/" in name:
+        return False
+    place = environment.get("APPTAINER_CONFIGDIR") or os.path.join(
+        environment.get("HOME", ""), ".apptainer"
+    )
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+        host = os.uname().nodename
+        path = f"{place}/instances/app/{host}/{user}/{name}/{name}.json"
+        with open(path, "rb") as file:
+            told = json.loads(file.read(_INSTANCE_BYTES_MAX))
+    except (KeyError, OSError, ValueError, RecursionError):
+        return False
+    return isinstance(told, dict) and told.get("userns") is True
 
 
 def _is_among(wanted: tuple[str, ...], words: Iterable[str]) -> bool:

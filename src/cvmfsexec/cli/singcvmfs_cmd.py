@@ -110,10 +110,11 @@ def _run(line: "CommandLine", environment: dict[str, str]) -> int:
 
     search_path = environment.get("PATH", os.defpath)
     program = find_program(search_path, environment.get("SINGCMD", ""))
-    if not line.starts_container:
-        return _become((program.path, *line.words()), environment)
-    from cvmfsexec.apptainer.stored_image import repository_of
+    from cvmfsexec.apptainer.stored_image import repository_of, words_to_join
 
+    if not line.starts_container:
+        words = words_to_join(line, environment)
+        return _become((program.path, *words), environment)
     fqrn = repository_of(line.image or "")
     if fqrn:
         return _run_stored(fqrn, line, program, environment)

@@ -25,7 +25,7 @@ _NAMES = {
     4: "singcvmfs: Apptainer mounts, in its containers",
 }
 
-_INSTEAD = "try it in a session: cvmfsexec REPOSITORY -- apptainer exec -B /cvmfs …"
+_INSTEAD = "start it in a session: cvmfsexec … -- apptainer exec --userns -B /cvmfs …"
 
 
 class Mode(NamedTuple):

@@ -1,12 +1,17 @@
 """Which images lie in repositories, and how they are run."""
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from cvmfsexec.apptainer.command_line import parse
-from cvmfsexec.apptainer.stored_image import repository_of, words_in_session
+from cvmfsexec.apptainer.stored_image import (
+    repository_of,
+    words_in_session,
+    words_to_join,
+)
 
 IMAGE = "/cvmfs/test.example.org/image"
 ADDED = ("--userns", "--bind", "/cvmfs")
@@ -85,3 +90,52 @@ def test_a_bind_of_the_environment_counts() -> None:
     line = parse(("exec", IMAGE, "ls"))
     words = words_in_session(line, (), {"SINGULARITY_BIND": "/opt,/cvmfs:/cvmfs"})
     assert words == ("exec", "--userns", IMAGE, "ls")
+
+
+# -- instances ------------------------------------------------------------------------
+
+
+def instance_file(home: Path, content: str) -> None:
+    user = pwd.getpwuid(os.getuid()).pw_name
+    place = home / ".apptainer/instances/app" / os.uname().nodename / user / "one"
+    place.mkdir(parents=True)
+    (place / "one.json").write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "added"),
+    [
+        ('{"userns": true}', ("--userns",)),
+        ('{"userns": false}', ()),
+        ('{"userns": "true"}', ()),
+        ("{}", ()),
+        ("[]", ()),
+        ("[" * 100_000, ()),
+        ("no json", ()),
+    ],
+)
+def test_an_instance_is_joined_as_it_was_started(
+    tmp_path: Path, content: str, added: tuple[str, ...]
+) -> None:
+    instance_file(tmp_path, content)
+    line = parse(("exec", "-C", "instance://one", "ls"))
+    words = words_to_join(line, {"HOME": str(tmp_path)})
+    assert words == ("exec", *added, "-C", "instance://one", "ls")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "exec -u instance://one ls",
+        "exec instance://other ls",
+        "exec instance://../one/one ls",
+        "exec instance:// ls",
+        "exec image ls",
+        "instance stop one",
+        "version",
+    ],
+)
+def test_other_words_are_passed_on(tmp_path: Path, typed: str) -> None:
+    instance_file(tmp_path, '{"userns": true}')
+    words = tuple(typed.split())
+    assert words_to_join(parse(words), {"HOME": str(tmp_path)}) == words
