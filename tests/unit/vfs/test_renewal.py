@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from cvmfsexec.client.updates import Outcome
+from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.vfs.attributes import ROOT_INODE
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
+from tests.support.catalog_files import directory, nested
+from tests.support.catalog_repository import BIND_POINT, CatalogRepository
 from tests.support.clients import open_client
 from tests.support.kernel_model import KernelModel
 from tests.support.published import Tree, publish_tree
+from tests.unit.vfs.test_file_system import file_system_of
 
 NAMES = ["a", "b", "c"]
 MARKER = ".cvmfscatalog"
@@ -52,8 +56,8 @@ class Listing(NamedTuple):
 def read_source(top: Path) -> dict[bytes, Node]:
     """Return all nodes of a directory by their paths, that of the top being empty."""
     nodes = {}
-    for directory, _, _ in os.walk(top):
-        path = Path(directory)
+    for above, _, _ in os.walk(top):
+        path = Path(above)
         for one in [path, *(each for each in path.iterdir() if not _is_dir(each))]:
             relative = os.fsencode(str(one.relative_to(top)))
             nodes[b"" if relative == b"." else relative] = _node(one)
@@ -339,6 +343,30 @@ def _mixture_in(files: RepositoryFileSystem, seed: int) -> list[str]:
         return [f"a listing of {len(found)} names"]
     contents = {bytes(files.read(one.inode, 0, 9)) for _, _, one in found}
     return [] if len(contents) == 1 else [f"a listing of {contents}"]
+
+
+def test_a_bind_mountpoint_that_binds_something_else_is_another_directory(
+    made: CatalogRepository,
+) -> None:
+    def root_bound_to(*names: bytes) -> ContentHash:
+        bound = made.add_catalog(catalog=[directory(name) for name in names])
+        return made.add_catalog(
+            catalog=[directory(b"/tag", flags=BIND_POINT), directory(b"/plain")],
+            bind_mountpoints=[nested(b"/tag", str(bound), 0)],
+        )
+
+    plain = made.add_catalog(catalog=[directory(b"/tag"), directory(b"/tag/c")])
+    roots = [root_bound_to(b"/a"), root_bound_to(b"/b"), plain, root_bound_to(b"/a")]
+    files = file_system_of(made, roots[0])
+    kernel = KernelModel(files)
+    for root, name in zip(roots, (b"a", b"b", b"c", b"a"), strict=True):
+        kernel.tell(files.show(root))
+        tag = kernel.resolve(b"/tag")
+        assert tag is not None
+        assert kernel.names(tag) == [name]
+        found = [n for n in (b"a", b"b", b"c") if kernel.lookup(tag, n) is not None]
+        assert found == [name]
+        assert (kernel.resolve(b"/plain") is None) == (root == plain)
 
 
 # A publication takes 50 ms, most of it to sign.
