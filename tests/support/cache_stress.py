@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.ledger import FILE_NAME
+from tests.support.filled_cache import bytes_at_one_moment, sizes, true_bytes
 
 FQRN = "test.example.org"
 FILES, DIRECTORIES = 1200, 12
@@ -233,7 +234,7 @@ class Stress:
             self._samples,
             self._harms,
             *self._told_by_ledger(),
-            sum(self._sizes().values()),
+            true_bytes(self._cache),
             [str(path) for path in self._cache.glob("txn/*")],
         )
 
@@ -246,25 +247,11 @@ class Stress:
     # What is seen
 
     def _sample(self) -> None:
-        """Add up what was there between two looks, as a look alone takes time."""
+        """Look how much there is, again and again."""
         while not self._is_over.wait(_SAMPLE_PAUSE_S):
-            before = self._sizes()
-            after = self._sizes()
-            there = sum(after[path] for path in before.keys() & after.keys())
+            there = bytes_at_one_moment(self._cache)
             self._largest = max(self._largest, there)
             self._samples += 1
-
-    def _sizes(self) -> dict[str, int]:
-        sizes: dict[str, int] = {}
-        for prefix in range(256):
-            with (
-                contextlib.suppress(OSError),
-                os.scandir(self._cache / f"{prefix:02x}") as entries,
-            ):
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        sizes[entry.path] = entry.stat().st_size
-        return sizes
 
     # What is done
 
@@ -305,7 +292,7 @@ class Stress:
         shutil.rmtree(directory, ignore_errors=True)
 
     def _delete_objects(self) -> None:
-        names = list(self._sizes())
+        names = list(sizes(self._cache))
         for path in self._chance.sample(names, min(20, len(names))):
             Path(path).unlink(missing_ok=True)
 

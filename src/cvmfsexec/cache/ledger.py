@@ -317,11 +317,8 @@ class Ledger:
             stored_bytes = self._account.stored_bytes
             if stored_bytes:
                 book.add_to_base(stored_bytes)
-            self._account = self._account._replace(
-                charged_bytes=self._account.charged_bytes
-                + charged_bytes
-                - stored_bytes,
-                stored_bytes=0,
+            self._add(
+                charged_bytes=charged_bytes - stored_bytes, stored_bytes=-stored_bytes
             )
             book.write_account(self._account)
             self._written = self._account
@@ -333,44 +330,26 @@ class Ledger:
             OSError: It could not be written down.
         """
         with self._mutex:
-            limit_bytes, charged_bytes, stored_bytes, linking_bytes = self._account
-            self._account = Account(
-                limit_bytes,
-                charged_bytes,
-                stored_bytes + size_bytes,
-                linking_bytes + size_bytes,
-            )
+            self._add(stored_bytes=size_bytes, linking_bytes=size_bytes)
             self._write()
 
     def count_linked(self, size_bytes: int) -> None:
         """Take notice that it is visible; that is written down with the next one."""
         with self._mutex:
-            limit_bytes, charged_bytes, stored_bytes, linking_bytes = self._account
-            self._account = Account(
-                limit_bytes, charged_bytes, stored_bytes, linking_bytes - size_bytes
-            )
+            self._add(linking_bytes=-size_bytes)
 
     def count_refused(self, size_bytes: int) -> None:
         """Take notice that it will not be visible; it is charged as before."""
-        with self._mutex:
-            account = self._account
-            self._account = account._replace(
-                stored_bytes=account.stored_bytes - size_bytes,
-                linking_bytes=account.linking_bytes - size_bytes,
-            )
-            with contextlib.suppress(OSError):  # it will be counted anew
-                self._write()
+        # What cannot be written now will be counted anew.
+        with self._mutex, contextlib.suppress(OSError):
+            self._add(stored_bytes=-size_bytes, linking_bytes=-size_bytes)
+            self._write()
 
     def count_removed(self, size_bytes: int) -> None:
         """Count an object that was there and is not any more."""
-        with self._mutex:
-            account = self._account
-            self._account = account._replace(
-                stored_bytes=account.stored_bytes - size_bytes,
-                charged_bytes=account.charged_bytes - size_bytes,
-            )
-            with contextlib.suppress(OSError):  # it will be counted anew
-                self._write()
+        with self._mutex, contextlib.suppress(OSError):
+            self._add(stored_bytes=-size_bytes, charged_bytes=-size_bytes)
+            self._write()
 
     def pin(self, content_hash: ContentHash) -> int | None:
         """Let all others know that an object is in use; return the pin's number.
@@ -474,10 +453,8 @@ class Ledger:
             is_lost = not book.has(self._written)
             if is_lost:
                 # Whoever made the ledger anew has counted what we had stored.
-                charged_bytes = self._account.charged_bytes - self._account.stored_bytes
-                self._account = self._account._replace(
-                    charged_bytes=charged_bytes, stored_bytes=0
-                )
+                stored_bytes = self._account.stored_bytes
+                self._add(charged_bytes=-stored_bytes, stored_bytes=-stored_bytes)
             book.read(self._account, self._estimate, is_new=is_new)
             self._written = self._account
             if is_lost and not is_new and self._file is not None:
@@ -506,6 +483,17 @@ class Ledger:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+
+    def _add(
+        self, *, charged_bytes: int = 0, stored_bytes: int = 0, linking_bytes: int = 0
+    ) -> None:
+        limit_bytes, charged, stored, linking = self._account
+        self._account = Account(
+            limit_bytes,
+            charged + charged_bytes,
+            stored + stored_bytes,
+            linking + linking_bytes,
+        )
 
     def _write(self) -> None:
         """Write the account down; the caller has the mutex."""

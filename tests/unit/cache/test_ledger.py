@@ -17,24 +17,7 @@ from hypothesis import strategies as st
 from cvmfsexec.cache import byte_locks, eviction, ledger, ledger_format, quota
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.ledger_format import ACCOUNTS_START, Account, Summary
-from cvmfsexec.format.digest import ContentHash
-from tests.support.store_contract import content_of, put
-
-LIMIT = 100_000
-SIZE = 10_000
-
-
-def name(number: int) -> ContentHash:
-    return ContentHash.of(b"%d" % number)
-
-
-def fill(store: DirectoryStore, numbers: range) -> None:
-    for number in numbers:
-        assert content_of(put(store, name(number), bytes(SIZE))) == bytes(SIZE)
-
-
-def true_bytes(root: Path) -> int:
-    return sum(path.stat().st_size for path in root.glob("??/*"))
+from tests.support.filled_cache import LIMIT, SIZE, fill, name, true_bytes
 
 
 @pytest.fixture

@@ -13,37 +13,22 @@ from cvmfsexec.cache import eviction, ledger, quota
 from cvmfsexec.cache.contents import StoredObject, stored_objects
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.lasting_pins import pin_for_good, unpin
-from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from cvmfsexec.format.digest import HashAlgorithm
 from tests.support.file_systems import is_pending
+from tests.support.filled_cache import (
+    LIMIT,
+    SIZE,
+    bytes_at_one_moment,
+    fill,
+    name,
+    true_bytes,
+)
 from tests.support.store_contract import content_of, put
 from tests.support.system_calls import count_calls, fail_calls, run_and_die_at
-
-LIMIT = 100_000
-SIZE = 10_000
-
-
-def name(number: int) -> ContentHash:
-    return ContentHash.of(b"%d" % number)
-
-
-def fill(store: DirectoryStore, numbers: range, size: int = SIZE) -> None:
-    for number in numbers:
-        os.close(put(store, name(number), bytes(size)))
 
 
 def used_at(root: Path, number: int, time_s: float) -> None:
     os.utime(root / name(number).cache_path(), (time_s, time_s))
-
-
-def true_bytes(root: Path) -> int:
-    return sum(stored.size_bytes for stored in objects_in(root))
-
-
-def bytes_at_one_moment(root: Path) -> int:
-    """Return the size of what was there between two looks; a look alone takes time."""
-    before = {stored.content_hash for stored in objects_in(root)}
-    after = {stored.content_hash: stored.size_bytes for stored in objects_in(root)}
-    return sum(size for one, size in after.items() if one in before)
 
 
 def objects_in(root: Path) -> list[StoredObject]:
@@ -490,6 +475,6 @@ def test_a_small_object_costs_one_write_more(
     calls = count_calls(
         monkeypatch, *("open", "write", "pwrite", "pread", "stat", "link", "close")
     )
-    fill(store, range(1, 2), 100)
+    os.close(put(store, name(1), bytes(100)))
     monkeypatch.undo()
     assert calls == ["open", "write", "pwrite", "link", "open", "close", "close"]
