@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import tempfile
@@ -21,6 +22,7 @@ from cvmfsexec.cache.packed import PackedStore
 from cvmfsexec.cache.packs import DIRECTORY, PACK, PACKED_BYTES_MAX
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
+from tests.support.file_systems import Lack, file_system
 from tests.support.store_contract import NAME, content_of, put
 from tests.support.system_calls import fail_calls
 
@@ -70,6 +72,29 @@ def test_large_objects_have_files_of_their_own(
     other = PackedStore.open(str(directory))
     assert content_of(other.open_object(NAME)) == content
     other.close()
+
+
+@pytest.mark.parametrize("lack", list(Lack))
+def test_file_systems_may_lack_unnamed_files_links_and_locks(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, lack: Lack
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "fcntl", no_locks)
+    with file_system(lack):
+        one, two = (PackedStore.open(str(directory), LIMIT_BYTES) for _ in range(2))
+        for size in (100, PACKED_BYTES_MAX + 1):
+            name = ContentHash.of(b"%d" % size)
+            with one.claim(name, patience_s=0) as is_ours:
+                assert is_ours
+                assert content_of(put(one, name, b"x" * size)) == b"x" * size
+            with two.claim(name, patience_s=0):
+                assert content_of(two.open_object(name)) == b"x" * size
+        one.close()
+        two.close()
+    assert not list(directory.glob("txn/*"))
 
 
 def test_a_database_is_reached_by_a_name(directory: Path, store: PackedStore) -> None:

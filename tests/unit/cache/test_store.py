@@ -45,27 +45,29 @@ def store_above_a_read_only_one(top: Path) -> ObjectStore:
     return TieredStore(directory_store(top), lower, is_lower_written=False)
 
 
-KINDS = {
-    "memory": lambda _top: MemoryStore(),
-    "limited memory": lambda _top: MemoryStore(1 << 30),
+IN_FILES = {
+    "directory": directory_store,
     "alien": alien_store,
     "packed": packed_store,
-    "ram": ram_store,
     "tiered": tiered_store,
+}
+ELSEWHERE = {
+    "memory": lambda _top: MemoryStore(),
+    "limited memory": lambda _top: MemoryStore(1 << 30),
+    "ram": ram_store,
     "above a read-only one": store_above_a_read_only_one,
+}
+CASES = {
+    **{
+        f"{name} without {lack.value}": (make, lack)
+        for name, make in IN_FILES.items()
+        for lack in Lack
+    },
+    **{name: (make, Lack.NOTHING) for name, make in ELSEWHERE.items()},
 }
 
 
-@pytest.fixture(
-    params=[(kind, lack) for kind in (directory_store, alien_store) for lack in Lack]
-    + [(kind, Lack.NOTHING) for kind in KINDS.values()],
-    ids=[
-        f"{kind} without {lack.value}"
-        for kind in ("directory", "alien")
-        for lack in Lack
-    ]
-    + list(KINDS),
-)
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     make, lack = request.param
     with file_system(lack):
