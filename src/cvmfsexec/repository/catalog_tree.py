@@ -113,9 +113,12 @@ class CatalogTree:
         return len(self._slots) + ROOT_SLOT << 32
 
     def opened(self) -> list[Catalog]:
-        """Return the catalogs that are open at this moment."""
+        """Return the catalogs of the revision shown that are open at this moment."""
         with self._lock:
-            return list(self._open.values())
+            shown = {slot.number for slot in self._shown.values()}
+            return [
+                catalog for number, catalog in self._open.items() if number in shown
+            ]
 
     def slot(self, number: int) -> Slot | None:
         """Return a slot by its number; ``None`` if there never was one."""

@@ -61,6 +61,9 @@ def test_what_is_the_same_stays_with_all_below_it(made: CatalogRepository) -> No
     assert [(g.left, g.entered) for g in advance.groups] == [([before], [advance.root])]
     assert taken(tree, advance)
     assert tree.root is advance.root
+    former, current = tree.catalog(before), tree.catalog(tree.root)
+    assert former not in tree.opened()
+    assert current in tree.opened()
     assert tree.child(tree.root, b"/a") is a
     assert tree.child(a, b"/a/in") is inside
     assert tree.slot(before.number) is before
