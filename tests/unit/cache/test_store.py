@@ -1,7 +1,7 @@
 """The promises of ``ObjectStore``, kept by each kind of store."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,19 +45,21 @@ def store_above_a_read_only_one(top: Path) -> ObjectStore:
     return TieredStore(directory_store(top), lower, is_lower_written=False)
 
 
-IN_FILES = {
+Make = Callable[[Path], ObjectStore]
+
+IN_FILES: dict[str, Make] = {
     "directory": directory_store,
     "alien": alien_store,
     "packed": packed_store,
     "tiered": tiered_store,
 }
-ELSEWHERE = {
+ELSEWHERE: dict[str, Make] = {
     "memory": lambda _top: MemoryStore(),
     "limited memory": lambda _top: MemoryStore(1 << 30),
     "ram": ram_store,
     "above a read-only one": store_above_a_read_only_one,
 }
-CASES = {
+CASES: dict[str, tuple[Make, Lack]] = {
     **{
         f"{name} without {lack.value}": (make, lack)
         for name, make in IN_FILES.items()
@@ -67,7 +69,7 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     make, lack = request.param
     with file_system(lack):
