@@ -1,6 +1,7 @@
 """Files with another interpreter than the one that runs, and for other machines.
 
-What is for another architecture cannot be run here: its files are looked at instead.
+What is for another architecture is looked at, and run as far as an emulator of its
+programs goes: that has neither namespaces nor FUSE.
 """
 
 import io
@@ -123,6 +124,35 @@ def test_modules_are_compiled_for_the_interpreter_in_it(
     assert {data[:8] for data in modules.values()} == {header}
     assert {"lib/python3.11/os.pyc", "packages/cvmfsexec/session.pyc"} <= set(modules)
     assert not [name for name in members if name.endswith(".py")]
+
+
+def test_what_is_in_it_runs_in_an_emulator(
+    members: dict[str, bytes], tmp_path: Path
+) -> None:
+    (package,) = packages(("qemu-user-static",), "amd64")
+    subprocess.run(["dpkg-deb", "-x", package, tmp_path / "emulator"], check=True)
+    top = tmp_path / "runtime"
+    for name, data in members.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(data)
+        (top / name).chmod(0o755)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import bz2, ctypes, lzma, platform, sqlite3, ssl, zlib\n"
+        "import deflate, dukpy, pycurl, tqdm, zstandard, cryptography.x509\n"
+        "import cvmfsexec.distribution.making\n"
+        "print(platform.machine(), dukpy.evaljs('1 + 1'), sys.executable)"
+    )
+    line = (
+        tmp_path / "emulator/usr/bin/qemu-aarch64-static",
+        *(top / "lib/ld-linux-aarch64.so.1", "--library-path", top / "lib"),
+        *("--argv0", top / "bin/python3", top / "bin/python"),
+        *("-I", "-S", "-X", "utf8", "-c", script, top / "packages"),
+    )
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=False, timeout=COMMAND_PATIENCE_S
+    )
+    assert (done.stdout, done.stderr) == (f"aarch64 2 {top}/bin/python3\n", "")
 
 
 def test_scripts_name_the_loader_of_the_machine(members: dict[str, bytes]) -> None:

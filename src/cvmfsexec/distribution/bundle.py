@@ -98,6 +98,8 @@ def collect(dist: str, source: Source | None = None) -> Bundle:
     try:
         runtime, machine = _collect_runtime(source)
         members = list(_dist(dist))
+        if source is not None:
+            _check_machine(runtime, machine)
         _check_client(members, machine)
         return Bundle([*runtime, *members], machine)
     except OSError as error:
@@ -273,6 +275,23 @@ def _dist(top: str) -> "Iterator[Member]":
                     content=_read(source),
                     is_executable=os.access(source, os.X_OK),
                 )
+
+
+def _check_machine(members: list[Member], machine: str) -> None:
+    """Refuse programs and libraries for another machine, wherever they come from.
+
+    Raises:
+        DistributionError: There is one.
+    """
+    for member in members:
+        if not member.content.startswith(MAGIC):
+            continue
+        try:
+            other = parse_elf(member.content).machine
+        except FormatError as error:
+            raise DistributionError(f"cannot pack {member.path}: {error}") from error
+        if other != machine:
+            raise DistributionError(f"{member.path} is for {other}, not for {machine}")
 
 
 def _check_client(members: list[Member], machine: str) -> None:

@@ -103,6 +103,18 @@ def test_an_interpreter_with_everything_in_it_finds_its_directory(
     assert extensions == {f"{whole.place}/lib-dynload/.directory"}
 
 
+def test_a_library_of_another_machine_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "etc/cvmfs").mkdir(parents=True)
+    (tmp_path / "extensions").mkdir()
+    module = tmp_path / "extensions/x.so"
+    seed = bytearray((ROOT / "fuzz/corpus/elf/library64").read_bytes())
+    seed[18:20] = (183 if os.uname().machine != "aarch64" else 62).to_bytes(2, "little")
+    module.write_bytes(seed)
+    whole = running_interpreter()._replace(extensions=str(tmp_path / "extensions"))
+    with pytest.raises(DistributionError, match=r"lib-dynload/x\.so is for "):
+        collect(str(tmp_path), Source(whole, ()))
+
+
 def test_the_original_client_of_another_machine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "etc/cvmfs").mkdir(parents=True)
     program = tmp_path / "usr/bin/cvmfs2"
