@@ -15,14 +15,14 @@ import pytest
 from tests.support.commands import client_dist, run_exec, started_exec
 from tests.support.failing_disk import FailingDisk
 from tests.support.nginx import Nginx
-from tests.support.published import FQRN, PublishedRepository, publish_tree
+from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
 from tests.support.sessions import PATIENCE_S, Started
 
 pytestmark = pytest.mark.kernel
 
 TEXT = b"".join(b"line %d of what was published\n" % number for number in range(9_000))
 MANY = 4_000  # names: a catalog of many pages
-TREE = {
+TREE: Tree = {
     "file": TEXT,
     "sub": {".cvmfscatalog": b"", **{f"name{n:05}": b"x" for n in range(MANY)}},
 }

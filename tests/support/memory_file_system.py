@@ -104,7 +104,7 @@ class MemoryFileSystem:
             raise FormatError(f"inode {inode} is no file")
         return memoryview(content)[offset : offset + size]
 
-    def getxattr(self, inode: int, name: bytes, gid: int = 0) -> bytes | None:
+    def getxattr(self, inode: int, name: bytes, gid: int = 0) -> bytes | None:  # noqa: ARG002
         self._check(inode)
         return self.nodes[inode].xattrs.get(name)
 

@@ -56,9 +56,7 @@ class Prefetch:
         try:
             # With the claim: until it was ours, another process may have landed.
             is_ours = claim.enter_context(
-                store.claim(
-                    content_hash, patience_s=0, size_bytes=request.size_bytes
-                )
+                store.claim(content_hash, patience_s=0, size_bytes=request.size_bytes)
             ) and not store.has(content_hash)
         finally:
             if not is_ours:

@@ -492,7 +492,10 @@ def test_large_objects_are_waited_for_longer(
     asked_s = []
 
     def claim(
-        _: ContentHash, *, patience_s: float, size_bytes: int | None
+        _: ContentHash,
+        *,
+        patience_s: float,
+        size_bytes: int | None,  # noqa: ARG001
     ) -> AbstractContextManager[bool]:
         asked_s.append(patience_s)
         return nullcontext(enter_result=False)
