@@ -6,35 +6,31 @@ its process has the lock on its account: it ends with the process, however that 
 """
 
 import contextlib
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from cvmfsexec.cache.ledger import Ledger
-from cvmfsexec.format.digest import ContentHash
+if TYPE_CHECKING:
+    from cvmfsexec.cache.ledger import Ledger
+    from cvmfsexec.format.digest import ContentHash
 
 
-class Pin(Protocol):
-    """Keeps an object in the store."""
+class Pin:
+    """Keeps an object in the store; this one need not, as nothing is removed there."""
+
+    __slots__ = ()
 
     def release(self) -> None:
         """Let the object go, as does who forgets the pin; again changes nothing."""
 
 
-class NoPin:
-    """The pin of a store that removes nothing, or where there is nothing to remove."""
-
-    def release(self) -> None:
-        """See ``Pin``."""
+NO_PIN = Pin()
 
 
-NO_PIN = NoPin()
-
-
-class LedgerPin:
+class LedgerPin(Pin):
     """A ``Pin`` that stands in a ledger."""
 
     __slots__ = ("_ledger", "_number")
 
-    def __init__(self, ledger: Ledger, content_hash: ContentHash) -> None:
+    def __init__(self, ledger: "Ledger", content_hash: "ContentHash") -> None:
         self._ledger = ledger
         self._number: int | None = None
         with contextlib.suppress(OSError):  # it may be removed then, but stays readable
