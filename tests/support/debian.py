@@ -22,7 +22,7 @@ from cvmfsexec.format.package import parse_package
 _KEPT = Path(__file__).resolve().parents[2] / "build/debian"
 _PATIENCE_S = 600
 _SUITE = "bookworm"
-_MIRROR = "http://deb.debian.org/debian"
+_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _PYTHON = (
     "python3.11-minimal",
     "libpython3.11-minimal",
@@ -87,7 +87,7 @@ def minimal_system() -> Path:
         pytest.skip("only root can make a Debian system, and by debootstrap")
     _KEPT.mkdir(parents=True, exist_ok=True)
     made = kept.with_suffix(f".{os.getpid()}")
-    _run("debootstrap", "--variant=minbase", _SUITE, str(made), _MIRROR)
+    _run("debootstrap", "--variant=minbase", _SUITE, str(made), _site())
     try:
         _run("tar", "-C", str(made), "--exclude=./dev/*", "-cf", f"{made}.tar", ".")
         os.replace(f"{made}.tar", kept)
@@ -98,12 +98,12 @@ def minimal_system() -> Path:
 
 def _download(words: list[str], directory: Path) -> None:
     if not shutil.which("apt-get"):
-        pytest.skip("no apt-get here")
+        pytest.skip("this machine gets no packages from Debian")
     for part in ("lists/partial", "archives/partial"):
         (_KEPT / "apt" / part).mkdir(parents=True, exist_ok=True)
     directory.mkdir(parents=True, exist_ok=True)
     sources = _KEPT / "apt/sources.list"
-    sources.write_text(f"deb {_MIRROR} {_SUITE} main\n")
+    sources.write_text(f"deb [signed-by={_KEYS}] {_site()} {_SUITE} main\n")
     settings = {
         "Dir::State": _KEPT / "apt",
         "Dir::State::status": "/dev/null",
@@ -117,6 +117,15 @@ def _download(words: list[str], directory: Path) -> None:
     options = [f"-o{name}={value}" for name, value in settings.items()]
     _run("apt-get", "-qq", *options, "update")
     _run("apt-get", "-qq", *options, "download", *words, cwd=directory)
+
+
+def _site() -> str:
+    """Return where this machine gets its own packages from."""
+    line = ("apt-get", "indextargets", "--format", "$(SITE)", "Label: Debian")
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not done.stdout.strip() or not Path(_KEYS).exists():
+        pytest.skip("this machine gets no packages from Debian")
+    return min(done.stdout.split())
 
 
 def _run(*line: str, cwd: Path | None = None) -> None:
