@@ -16,14 +16,12 @@ gets the lease removes what was used least recently (``tidying``).
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 from cvmfsexec import log
@@ -39,6 +37,8 @@ from cvmfsexec.cache.private_files import (
     PrivateFiles,
     PrivateWriting,
 )
+from cvmfsexec.cache.refusals import Refusals
+from cvmfsexec.cache.store import Transaction
 from cvmfsexec.cache.tidying import RecentUsage, Tidying, tidy_directory
 from cvmfsexec.cache.usage import estimate_used_bytes
 from cvmfsexec.cache.verification import OPEN_FLAGS, Verifier, sha256_of
@@ -48,11 +48,9 @@ from cvmfsexec.format.digest import ContentHash
 DATABASES_BYTES = 2 << 30
 """How much the copies of catalogs may take in the workspace."""
 
-REST_S = 60.0
 USE_IS_OLD_S = 3600.0
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class AlienStore:
@@ -79,7 +77,6 @@ class AlienStore:
         self.path = path
         self._directory = directory
         self._limit_bytes = limit_bytes
-        self._clock = clock
         self._databases = DirectoryStore.open(workspace, DATABASES_BYTES)
         self._named: set[ContentHash] = set()
         self._workspace = open_private_directory(workspace)
@@ -91,8 +88,7 @@ class AlienStore:
             limit_bytes, partial(tidy_directory, directory, limit_bytes)
         )
         self._usage = RecentUsage(partial(estimate_used_bytes, directory), clock)
-        self._rests_until_s = float("-inf")
-        self._has_warned = False
+        self._refusals = Refusals(f"alien cache {path}", clock)
 
     @classmethod
     def open(cls, path: str, workspace: str, limit_bytes: int = 0) -> Self:
@@ -187,7 +183,7 @@ class AlienStore:
         size_bytes: int | None = None,  # noqa: ARG002 -- see ``ObjectStore``
     ) -> AbstractContextManager[bool]:
         """See ``ObjectStore``; among the sessions that share the workspace."""
-        if self._clock() < self._rests_until_s:
+        if self._refusals.are_recent:
             return contextlib.nullcontext(enter_result=False)
         return self._claims.claim(
             content_hash,
@@ -209,7 +205,7 @@ class AlienStore:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self._give_up(error)
+            self._refusals.note(error)
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``; an estimate."""
@@ -227,13 +223,13 @@ class AlienStore:
         if content_hash in self._verifier.doubted:
             self._verifier.doubted.discard(content_hash)
             self._replace_what_is_wrong(content_hash, digest, source)
-        if self._clock() < self._rests_until_s:
+        if self._refusals.are_recent:
             return False
         try:
             size_bytes = os.fstat(source).st_size
             self._place(source, size_bytes, content_hash.cache_path())
         except OSError as error:
-            self._give_up(error)
+            self._refusals.note(error)
             return False
         self._tidying.note(size_bytes)
         return True
@@ -285,20 +281,8 @@ class AlienStore:
             if abs(time.time() - used_s) > USE_IS_OLD_S:
                 os.utime(path, dir_fd=self._directory, follow_symlinks=False)
 
-    def _give_up(self, error: OSError) -> None:
-        if error.errno in _OUT_OF_MEANS:
-            raise CacheError(f"cannot write to the cache: {error.strerror}") from error
-        self._rests_until_s = self._clock() + REST_S
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning(
-                "alien cache %s: %s; what is missing there is read without being kept",
-                self.path,
-                error.strerror,
-            )
 
-
-class _AlienTransaction:
+class _AlienTransaction(Transaction):
     """An object that is written where nobody else can change it, then published."""
 
     __slots__ = ("_hasher", "_is_over", "_store", "_writing")
@@ -339,14 +323,3 @@ class _AlienTransaction:
         if not self._is_over:
             self._is_over = True
             self._writing.discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()

@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from types import TracebackType
 from typing import Self, TypeVar
 
 from cvmfsexec import log
@@ -42,13 +41,13 @@ from cvmfsexec.cache.pending import PendingFile, PendingFiles
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.quota import BeyondLimitError, Quota
+from cvmfsexec.cache.refusals import OUT_OF_MEANS, Refusals
+from cvmfsexec.cache.store import Transaction
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
-_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_REST_S = 60.0
 _CLEANINGS_MAX = 2
 
 _T = TypeVar("_T")
@@ -83,11 +82,9 @@ class DirectoryStore:
         self.path = path
         self._directory = directory
         self._scratch_directory = scratch_directory
-        self._clock = clock
         self.pending = PendingFiles(directory)
         self._claims = Claims(directory)
-        self._rests_until_s = 0.0
-        self._has_warned = False
+        self.refusals = Refusals(f"cache directory {path}", clock)
         self._notes_use = True
         self.quota = Quota(directory, path, limit_bytes, self.pending.remove_dead)
 
@@ -135,7 +132,7 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in _OUT_OF_MEANS:
+            if error.errno in OUT_OF_MEANS:
                 raise CacheError(f"cannot open {path}: {error.strerror}") from error
             log.warning("cache: cannot read %s: %s", path, error.strerror)
             return None  # a disk that fails: the network has it too
@@ -168,7 +165,7 @@ class DirectoryStore:
         size_bytes: int | None = None,
     ) -> AbstractContextManager[bool]:
         """See ``ObjectStore``; two system calls."""
-        if self._clock() < self._rests_until_s or not self.quota.would_keep(size_bytes):
+        if self.refusals.are_recent or not self.quota.would_keep(size_bytes):
             # What is fetched is kept by nobody: waiting in line would gain nothing.
             return contextlib.nullcontext(enter_result=False)
         return self._claims.claim(
@@ -191,7 +188,7 @@ class DirectoryStore:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self.give_up(error)
+            self.refusals.note(error)
         else:
             self.quota.count_removed(size_bytes)
 
@@ -207,11 +204,11 @@ class DirectoryStore:
         Raises:
             CacheError: No descriptor or memory is left.
         """
-        if self._clock() >= self._rests_until_s:
+        if not self.refusals.are_recent:
             try:
                 file = self.trying_for_room(0, self.pending.create)
             except OSError as error:
-                self.give_up(error)
+                self.refusals.note(error)
             else:
                 yield file
         with contextlib.suppress(OSError):
@@ -272,7 +269,7 @@ class DirectoryStore:
         except FileNotFoundError:
             log.debug("cache: the file that was to be %s is gone", path)
         except OSError as error:
-            self.give_up(error)
+            self.refusals.note(error)
             self.pending.forget(file)
         else:
             return True
@@ -300,25 +297,8 @@ class DirectoryStore:
         scratch.close_unwanted(descriptor)
         return reopened
 
-    def give_up(self, error: OSError) -> None:
-        """Do without the directory for a while; tell the user the first time.
 
-        Raises:
-            CacheError: The fault is not the directory's: no descriptor is left.
-        """
-        if error.errno in _OUT_OF_MEANS:
-            raise CacheError(f"cannot write to the cache: {error.strerror}") from error
-        self._rests_until_s = self._clock() + _REST_S
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning(
-                "cache directory %s: %s; what does not fit is read without being kept",
-                self.path,
-                error.strerror,
-            )
-
-
-class _DirectoryTransaction:
+class _DirectoryTransaction(Transaction):
     """An object being written to the best place that has room for it."""
 
     __slots__ = (
@@ -399,7 +379,7 @@ class _DirectoryTransaction:
         try:
             scratch.flush(self._file.descriptor)
         except OSError as error:
-            self._store.give_up(error)
+            self._store.refusals.note(error)
             raise CacheError(
                 f"the cache directory {self._store.path} lost an object: "
                 f"{error.strerror}"
@@ -409,7 +389,7 @@ class _DirectoryTransaction:
         """Go on in the next place that takes what was written so far."""
         file = self._file
         if file.is_in_cache and not isinstance(reason, BeyondLimitError):
-            self._store.give_up(reason)
+            self._store.refusals.note(reason)
         self._file = self._copy_to_next(file.descriptor, reason)
         self._store.pending.discard(file)
         self._give_back()
@@ -442,14 +422,3 @@ class _DirectoryTransaction:
         size_bytes, self._reserved_bytes = self._reserved_bytes, 0
         if size_bytes:
             self._store.quota.give_back(size_bytes)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()

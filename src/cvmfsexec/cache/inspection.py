@@ -29,6 +29,7 @@ from cvmfsexec.cache.contents import PREFIXES
 from cvmfsexec.cache.lasting_pins import unpin
 from cvmfsexec.cache.pending import DIRECTORY as PENDING
 from cvmfsexec.cache.pending import PendingFiles
+from cvmfsexec.cache.refusals import OUT_OF_MEANS
 from cvmfsexec.cache.verification import is_confirmed
 from cvmfsexec.errors import CacheError, FormatError
 from cvmfsexec.format.digest import ContentHash
@@ -50,7 +51,6 @@ _KNOWN = re.compile(
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 _Repair = Callable[[], object]
@@ -265,7 +265,7 @@ class Inspector:
         )
 
     def _not_opened(self, path: str, error: OSError) -> None:
-        if error.errno in _OUT_OF_MEANS:
+        if error.errno in OUT_OF_MEANS:
             raise CacheError(f"cannot open {path}: {error.strerror}") from error
         if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket
             self._remove_odd(path)

@@ -8,11 +8,10 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Self
 
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.pins import NO_PIN, Pin
+from cvmfsexec.cache.store import Transaction
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
@@ -91,7 +90,7 @@ class MemoryStore:
         """See ``ObjectStore``; the objects stay for whoever opens it again."""
 
 
-class _MemoryTransaction:
+class _MemoryTransaction(Transaction):
     """An object being gathered."""
 
     def __init__(self, store: MemoryStore) -> None:
@@ -116,17 +115,6 @@ class _MemoryTransaction:
     def abort(self) -> None:
         """See ``Transaction``."""
         self._content = bytearray()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 def _file_of(content: bytes) -> int:

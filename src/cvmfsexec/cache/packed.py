@@ -16,15 +16,12 @@ alone, as any other: it is for one user's jobs on many nodes.
 """
 
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import Self
 
-from cvmfsexec import log
 from cvmfsexec.cache import contents, packs
 from cvmfsexec.cache.lease import Lease, Renewal
 from cvmfsexec.cache.node_claims import NodeClaims
@@ -33,6 +30,8 @@ from cvmfsexec.cache.packs import PACKED_BYTES_MAX, Packs, Place
 from cvmfsexec.cache.pins import NO_PIN, Pin
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.private_files import DATABASE_START, SCRATCH, PrivateFiles
+from cvmfsexec.cache.refusals import Refusals
+from cvmfsexec.cache.store import Transaction
 from cvmfsexec.cache.tidying import ROOM_PART, RecentUsage, Tidying
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
@@ -45,8 +44,6 @@ _PACKS_PER_LIMIT = 16
 _PACK_BYTES_MIN = 4 << 20
 _PACK_BYTES_MAX = 256 << 20
 _IDLE_S = 3600.0
-_REST_S = 60.0
-_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class PackedStore:
@@ -71,15 +68,13 @@ class PackedStore:
         self.path = path
         self._directory = directory
         self._limit_bytes = limit_bytes
-        self._clock = clock
         self._packs = Packs(directory, _pack_bytes(limit_bytes), clock)
         self._private_files = PrivateFiles(SCRATCH)
         self._own_files = OwnFiles(directory, self._private_files)
         self._claims = NodeClaims(directory)
         self._tidying = Tidying(limit_bytes, self._tidy)
         self._usage = RecentUsage(self._count, clock)
-        self._rests_until_s = float("-inf")
-        self._has_warned = False
+        self._refusals = Refusals(f"packed cache {path}", clock)
 
     @classmethod
     def open(cls, path: str, limit_bytes: int = 0) -> Self:
@@ -132,7 +127,7 @@ class PackedStore:
         size_bytes: int | None = None,  # noqa: ARG002 -- see ``ObjectStore``
     ) -> Iterator[bool]:
         """See ``ObjectStore``; among the processes of this node."""
-        if self._clock() < self._rests_until_s:
+        if self._refusals.are_recent:
             yield False
             return
         claim = self._claims.claim(
@@ -162,7 +157,7 @@ class PackedStore:
         try:
             self._packs.remove(place)
         except OSError as error:
-            self._give_up(error)
+            self._refusals.note(error)
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``; packs as they are, own files as they were stored."""
@@ -172,12 +167,12 @@ class PackedStore:
         """Add a small object; return whether it is there."""
         if self._packs.find(content_hash, refresh_s=None) is not None:
             return True
-        if self._clock() < self._rests_until_s:
+        if self._refusals.are_recent:
             return False
         try:
             self._packs.append(content_hash, content)
         except OSError as error:
-            self._give_up(error)
+            self._refusals.note(error)
             return False
         self._tidying.note(len(content))
         return True
@@ -205,27 +200,15 @@ class PackedStore:
             refusal: Why it is not there.
         """
         if refusal is not None:
-            self._give_up(refusal)
+            self._refusals.note(refusal)
             return False
         try:
             self._packs.note_own_file(content_hash, size_bytes)
         except OSError as error:
-            self._give_up(error)
+            self._refusals.note(error)
             return False
         self._tidying.note(size_bytes)
         return True
-
-    def _give_up(self, error: OSError) -> None:
-        if error.errno in _OUT_OF_MEANS:
-            raise CacheError(f"cannot write to the cache: {error.strerror}") from error
-        self._rests_until_s = self._clock() + _REST_S
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning(
-                "packed cache %s: %s; what does not fit is read without being kept",
-                self.path,
-                error.strerror,
-            )
 
     # -- making room ----------------------------------------------------------------
 
@@ -310,7 +293,7 @@ class PackedStore:
                 os.unlink(path, dir_fd=self._directory)
 
 
-class _PackedTransaction:
+class _PackedTransaction(Transaction):
     """A small object in memory, or a large one on its way to a file of its own."""
 
     __slots__ = ("_content", "_is_over", "_own_file", "_size_bytes", "_store")
@@ -372,17 +355,6 @@ class _PackedTransaction:
             self._content = bytearray()
             if self._own_file is not None:
                 self._own_file.abort()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 def _pack_bytes(limit_bytes: int) -> int:

@@ -64,6 +64,7 @@ class Transaction(Protocol):
 
     def __enter__(self) -> Self:
         """Begin."""
+        return self
 
     def __exit__(
         self,
@@ -72,6 +73,7 @@ class Transaction(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Abort."""
+        self.abort()
 
 
 class StoreQuota(Protocol):

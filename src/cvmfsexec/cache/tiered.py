@@ -8,8 +8,6 @@ lower one too unless that is only read. Limits are those of the upper store.
 
 import os
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
@@ -114,7 +112,7 @@ class TieredStore:
             raise CacheError(f"cannot copy an object: {error.strerror}") from error
 
 
-class _TieredTransaction:
+class _TieredTransaction(Transaction):
     """A transaction of the upper store, whose object is then copied down."""
 
     __slots__ = ("_store", "_upper")
@@ -142,17 +140,6 @@ class _TieredTransaction:
     def abort(self) -> None:
         """See ``Transaction``."""
         self._upper.abort()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.abort()
 
 
 def _copy(source: int, transaction: Transaction) -> None:

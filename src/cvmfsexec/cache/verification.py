@@ -27,6 +27,7 @@ from cvmfsexec import log
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.private_files import SCRATCH, PrivateFiles
+from cvmfsexec.cache.refusals import OUT_OF_MEANS
 from cvmfsexec.cache.verified_objects import VerifiedObjects
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash, new_hasher
@@ -40,7 +41,6 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 ZLIB_LEVEL = 6
 
 _PIECE_BYTES = 1 << 20
-_OUT_OF_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Verifier:
@@ -96,7 +96,7 @@ class Verifier:
         try:
             source = os.open(path, OPEN_FLAGS, dir_fd=directory)
         except OSError as error:
-            if error.errno in _OUT_OF_MEANS:
+            if error.errno in OUT_OF_MEANS:
                 raise CacheError(f"cannot open {path}: {error.strerror}") from error
             if error.errno != errno.ENOENT:
                 self.doubted.add(content_hash)

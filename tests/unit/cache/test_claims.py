@@ -324,7 +324,7 @@ def test_a_store_that_keeps_nothing_claims_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = DirectoryStore(str(tmp_path), os.open(tmp_path, os.O_RDONLY))
-    store.give_up(OSError(errno.ENOSPC, "full"))
+    store.refusals.note(OSError(errno.ENOSPC, "full"))
     calls = count_locking(monkeypatch)
     with store.claim(NAME, patience_s=60) as is_ours:
         assert not is_ours
