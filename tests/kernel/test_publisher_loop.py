@@ -165,6 +165,9 @@ def test_what_is_untouched_is_not_asked_for_again(published: Published) -> None:
         os.close(theirs)
         process.wait(PATIENCE_S)
         drain.join()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
     assert [revision for revision, _ in counted] == ["1", "2", "3", "4"]
     # A kernel may drop any cached page at any time, and then asks for it again.
     assert any(before == after for (_, before), (_, after) in pairwise(counted)), (
