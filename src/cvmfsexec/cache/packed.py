@@ -19,7 +19,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Self
 
 from cvmfsexec.cache import contents, packs
@@ -130,13 +129,20 @@ class PackedStore:
         if self._refusals.are_recent:
             yield False
             return
+        has_waited = False
+
+        def is_there() -> bool:
+            nonlocal has_waited
+            has_waited = True
+            return self._has_now(content_hash)
+
         claim = self._claims.claim(
-            content_hash,
-            patience_s=patience_s,
-            is_there=partial(self._has_now, content_hash),
+            content_hash, patience_s=patience_s, is_there=is_there
         )
         with claim as is_ours:
-            self._packs.look_at_neighbours()
+            # Whoever had the claim has stored the object, most likely: in the pack of
+            # a neighbour who has begun just now, if it is in none of those known.
+            self._packs.look_at_neighbours(has_met_one=has_waited and is_ours)
             yield is_ours
 
     def _has_now(self, content_hash: ContentHash) -> bool:

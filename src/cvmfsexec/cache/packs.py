@@ -159,11 +159,15 @@ class Packs:
         with self._lock:
             self._refresh()
 
-    def look_at_neighbours(self) -> None:
-        """Learn what other processes of this node have added."""
+    def look_at_neighbours(self, *, has_met_one: bool = False) -> None:
+        """Learn what other processes of this node have added.
+
+        Args:
+            has_met_one: Somebody is known to fetch objects: look for new packs, too.
+        """
         with self._lock:
             now_s = self._clock()
-            if now_s - self._discovered_s >= self._discovery_s:
+            if has_met_one or now_s - self._discovered_s >= self._discovery_s:
                 self._discovered_s = now_s
                 self._discover()
             own = self._writer.name if self._writer is not None else None

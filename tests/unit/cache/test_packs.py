@@ -94,6 +94,16 @@ def test_without_neighbours_looking_is_rare(
     assert len(calls) < 25
 
 
+def test_who_has_met_a_neighbour_finds_its_new_pack_at_once(node: Node) -> None:
+    reader = node.process()
+    for _ in range(1000):
+        node.now_s += 0.02  # so long alone that looking has become rare
+        reader.look_at_neighbours()
+    node.process().append(NAME, ONE)
+    reader.look_at_neighbours(has_met_one=True)
+    assert reader.find(NAME, refresh_s=None) is not None
+
+
 def test_packs_of_other_nodes_are_not_neighbours(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
