@@ -24,9 +24,10 @@ Watched = dict[tuple[str, int], Gauges]
 
 
 class _Line(NamedTuple):
-    """One file server: what it has counted, and what it does now."""
+    """One file server: what it has counted, what it had before, and what it does."""
 
     gauges: Gauges
+    before: Gauges
     rates: Rates
 
 
@@ -39,14 +40,14 @@ def screen_of(before: Watched, now: Watched) -> list[str]:
     """
     if not now:
         return ["nothing is mounted that could be watched"]
-    lines = [
-        _Line(gauges, rates_between(before.get(key, _unborn(gauges)), gauges))
-        for key, gauges in now.items()
-    ]
+    lines = []
+    for key, gauges in now.items():
+        earlier = before.get(key, _unborn(gauges))
+        lines.append(_Line(gauges, earlier, rates_between(earlier, gauges)))
     lines.sort(key=lambda line: line.rates.requests_per_s, reverse=True)
     text = [_HEAD, *(_row(line, is_first_look=not before) for line in lines)]
     for line in lines:
-        text += ["", *_details(line.gauges)]
+        text += ["", *_details(line, is_first_look=not before)]
     return text
 
 
@@ -56,7 +57,7 @@ def _unborn(gauges: Gauges) -> Gauges:
 
 
 def _row(line: _Line, *, is_first_look: bool) -> str:
-    gauges, rates = line
+    gauges, rates = line.gauges, line.rates
     route = harmless(f"{gauges.server} by {gauges.proxy}")
     hits = "-" if rates.hit_percent is None else f"{rates.hit_percent:.1f}"
     # Of one look nobody can tell how fast anything happens.
@@ -69,9 +70,14 @@ def _row(line: _Line, *, is_first_look: bool) -> str:
     )
 
 
-def _details(gauges: Gauges) -> Sequence[str]:
+def _details(line: _Line, *, is_first_look: bool) -> Sequence[str]:
+    gauges = line.gauges
     kinds = sorted(gauges.requests.items(), key=lambda one: one[1], reverse=True)
-    shown = ", ".join(f"{harmless(kind)} {n:,}" for kind, n in kinds[:_KINDS_SHOWN])
+    shown = ", ".join(
+        f"{harmless(kind)} {count:,}"
+        + ("" if is_first_look else f" ({_per_second(line, kind):.1f}/s)")
+        for kind, count in kinds[:_KINDS_SHOWN]
+    )
     lines = [f"{harmless(gauges.fqrn)}: revision {gauges.revision}; {shown or 'idle'}"]
     if gauges.cache_limit_bytes:
         used, limit = gauges.cache_used_bytes, gauges.cache_limit_bytes
@@ -84,3 +90,8 @@ def _details(gauges: Gauges) -> Sequence[str]:
         for one in gauges.slowest[:_SLOWEST_SHOWN]
     ]
     return lines
+
+
+def _per_second(line: _Line, kind: str) -> float:
+    done = line.gauges.requests.get(kind, 0) - line.before.requests.get(kind, 0)
+    return max(done, 0) / line.rates.seconds
