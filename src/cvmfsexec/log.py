@@ -6,9 +6,13 @@ much of it reaches stderr; a file server also keeps its messages in other places
 (``LogPlaces``), which come into being with the first of them.
 """
 
+import threading
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 _RECENT_MAX = 100
 
@@ -109,13 +113,25 @@ _recent: deque[tuple[float, str]] = deque(maxlen=_RECENT_MAX)
 _stderr_level = WARNING
 _speaker = {"speaker": "cvmfsexec"}
 _unopened: LogPlaces | None = None
+_opening = threading.RLock()  # a signal handler may have something to say
 
 
 def _log(level: int, message: str, values: tuple[object, ...]) -> None:
-    global _unopened
     import logging
 
     logger = logging.getLogger("cvmfsexec")
+    with _opening:
+        _open_handlers(logger)
+    text = harmless(message % values if values else message)
+    _recent.append((time.time(), text))
+    logger.log(level, "%s", text)
+
+
+def _open_handlers(logger: "Logger") -> None:
+    """See that the logger has a handler for each place."""
+    global _unopened  # noqa: PLW0603 -- opened by the first message
+    import logging
+
     if not logger.hasHandlers():
         to_stderr = logging.StreamHandler()
         to_stderr.setLevel(_stderr_level)
@@ -131,6 +147,3 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
         for handler in open_places(*places):
             logger.addHandler(handler)
             logger.setLevel(min(logger.level or handler.level, handler.level))
-    text = harmless(message % values if values else message)
-    _recent.append((time.time(), text))
-    logger.log(level, "%s", text)

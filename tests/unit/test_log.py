@@ -105,3 +105,34 @@ def run_each_level(
     )
     told = [line.partition("cvmfsexec: ")[2] for line in done.stderr.splitlines()]
     return told, (first, second)
+
+
+AT_ONCE = """
+import sys, threading
+from cvmfsexec import log
+log.keep_in(log.LogPlaces("label", file=sys.argv[1]))
+start = threading.Barrier(16)
+def say(number):
+    start.wait()
+    log.error("%d", number)
+threads = [threading.Thread(target=say, args=(number,)) for number in range(16)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_the_first_messages_may_come_from_many_threads(tmp_path: Path) -> None:
+    for attempt in range(3):
+        path = tmp_path / f"{attempt}.log"
+        done = subprocess.run(
+            [sys.executable, "-c", AT_ONCE, path],
+            env={"PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+        numbers = {str(number) for number in range(16)}
+        told = [line.partition("cvmfsexec: ")[2] for line in done.stderr.splitlines()]
+        kept = [line.partition("label: ")[2] for line in path.read_text().splitlines()]
+        assert (len(told), set(told)) == (16, numbers)
+        assert (len(kept), set(kept)) == (16, numbers)
