@@ -129,7 +129,7 @@ def _log(level: int, message: str, values: tuple[object, ...]) -> None:
 
 def _open_handlers(logger: "Logger") -> None:
     """See that the logger has a handler for each place."""
-    global _unopened  # noqa: PLW0603 -- opened by the first message
+    global _unopened
     import logging
 
     if not logger.hasHandlers():

@@ -175,8 +175,8 @@ def test_a_dist_without_any_file(place: Place) -> None:
         ({"CVMFS_UID_MAP": "/etc/cvmfs/default.local"}, 2, "default.local"),
         ({"CVMFS_BLACKLIST": "/proc/self/mem"}, 2, "CVMFS_BLACKLIST"),
         ({"CVMFS_STRICT_MOUNT": "yes"}, 2, "add it to CVMFS_REPOSITORIES"),
-        ({"CVMFS_ALIEN_CACHE": "/x", "CVMFS_QUOTA_LIMIT": "9"}, 2, "CVMFS_ALIEN_CACHE"),
-        ({"CVMFS_CACHE_DIR": "/x", "CVMFS_CACHE_BASE": "/y"}, 2, "mutually exclusive"),
+        ({"CVMFS_ALIEN_CACHE": "/x", "CVMFS_QUOTA_LIMIT": "9"}, 9, "CVMFS_ALIEN_CACHE"),
+        ({"CVMFS_CACHE_DIR": "/x", "CVMFS_CACHE_BASE": "/y"}, 9, "mutually exclusive"),
     ],
 )
 def test_a_parameter_that_makes_no_sense(
@@ -486,4 +486,4 @@ def test_nothing_of_the_users_is_left_behind(place: Place) -> None:
     made = set(place.dist.parent.rglob("*")) - set(before)
     cache = place.dist / "var"
     assert all(path.is_relative_to(cache) for path in made)
-    assert [path for path in made if path.is_file()] == []
+    assert {path.name for path in made if path.is_file()} <= {"cvmfsexec.ledger"}
