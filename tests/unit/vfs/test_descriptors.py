@@ -60,7 +60,7 @@ class Opener:
         """Do what a cache does that is told to discard, with the next fetch."""
         self.discarded.append(content_hash)
         path = self._directory / str(content_hash)
-        fresh = path.with_suffix(".new")
+        fresh = path.with_suffix(f".{threading.get_ident()}")
         names = {request(number).content_hash: number for number in range(20)}
         fresh.write_bytes(content(names[content_hash]))
         fresh.rename(path)
