@@ -133,7 +133,7 @@ class _Report:
             )
             if fault is not None:
                 self._tell(fault)
-            if self._arguments.force or (remedy.repairs and self._faults):
+            if self._arguments.force or remedy.repairs:
                 contents.recount()
         self._conclude()
 
