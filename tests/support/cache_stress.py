@@ -333,14 +333,19 @@ def main(words: list[str]) -> None:
         ("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)), check=True
     )
     seen = Stress(dist, float(seconds), int(seed)).run()
-    fsck = subprocess.run(
-        (str(_ROOT / "cvmfs"), "fsck", str(disk / FQRN)),
+    found, _, after = (_fsck(disk, *words) for words in ((), ("-p",), ()))
+    report = {**seen._asdict(), "faults": found[1], "fsck": after}
+    sys.stdout.write(json.dumps(report))
+
+
+def _fsck(disk: Path, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        (str(_ROOT / "cvmfs"), "fsck", *words, str(disk / FQRN)),
         capture_output=True,
         text=True,
         check=False,
     )
-    report = {**seen._asdict(), "fsck": (fsck.returncode, fsck.stdout + fsck.stderr)}
-    sys.stdout.write(json.dumps(report))
+    return done.returncode, done.stdout + done.stderr
 
 
 if __name__ == "__main__":
