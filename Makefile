@@ -4,9 +4,10 @@
 SOURCES = src tests fuzz bench
 PROSE = README.md CHANGELOG.md SECURITY.md docs
 SCRIPTS = scripts .ci Makefile
-TOOLS_OF_TESTS = apptainer attr busybox chromium crun debootstrap fuse2fs fusermount3 \
-  gcc getfattr git gpg gpg-agent gpgv libfuse3-dev lsattr mkfs.ext4 munged nginx \
-  pkg-config ps rpmbuild rsync setpriv slurmctld slurmd squid srun strace
+TOOLS_OF_TESTS = apptainer attr btrfs busybox chromium crun debootstrap fuse2fs \
+  fusermount3 gcc getfattr git glusterfs glusterfsd gpg gpg-agent gpgv libfuse3-dev \
+  lsattr mkfs.ext4 munged nginx pkg-config ps rpmbuild rsync setpriv slurmctld slurmd \
+  squid srun strace
 
 setup:
 	@scripts/setup

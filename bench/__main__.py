@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.caches import cache_rows
+from bench.full_cache import WORK as FIRST_FILE
+from bench.full_cache import first_file_rows
 from bench.servers import serving
 from bench.trees import FQRN, FULL, QUICK, Scale, Site, make_site
 from bench.work import FAR_WORK, TIMER, WORK, command
@@ -63,6 +65,8 @@ def main() -> int:
         rows += [run.work(name) for name in WORK if _wanted(name, arguments.only)]
         if _wanted("cache", arguments.only):
             rows += run.caches(Path(scratch) / "caches", servers.near)
+        if _wanted(FIRST_FILE, arguments.only):
+            rows += run.first_file(Path(scratch) / "full", servers.near)
     _print_table(rows, f"far: {arguments.round_trip:g} ms; served by {servers.name}")
     facts = {"server": servers.name, "round_trip_ms": arguments.round_trip}
     saved = json.dumps({**facts, "rows": rows}, indent=1) + "\n"
@@ -181,14 +185,22 @@ class _Run:
     def caches(self, place: Path, base_url: str) -> list[Row]:
         """Time each kind of cache: cold fills it, warm is the next session."""
 
-        def install(dist: Path, settings: str) -> Installation:
-            return Installation(dist, self._site, base_url, settings)
-
         def timed(name: str, client: Installation) -> float:
             seconds: float = self._timed(name, client, 1)["times_s"][0]
             return seconds
 
-        return list(cache_rows(place, install, timed))
+        return list(cache_rows(place, self._installer(base_url), timed))
+
+    def first_file(self, place: Path, base_url: str) -> list[Row]:
+        """Time a start on caches with few objects, and with many."""
+        install, count = self._installer(base_url), self._scale.cached_objects
+        return list(first_file_rows(place, install, _seconds, count, START_ROUNDS))
+
+    def _installer(self, base_url: str) -> Callable[[Path, str], Installation]:
+        def install(dist: Path, settings: str) -> Installation:
+            return Installation(dist, self._site, base_url, settings)
+
+        return install
 
     def _environment(self, top: str) -> dict[str, str]:
         reads = str(self._scale.random_reads)

@@ -19,10 +19,11 @@ class Scale(NamedTuple):
     modules: int
     big_bytes: int
     random_reads: int
+    cached_objects: int
 
 
-FULL = Scale(100_000, 5_000, 427, 500 << 20, 20_000)
-QUICK = Scale(10_000, 1_000, 100, 50 << 20, 2_000)
+FULL = Scale(100_000, 5_000, 427, 500 << 20, 20_000, 200_000)
+QUICK = Scale(10_000, 1_000, 100, 50 << 20, 2_000, 20_000)
 
 
 class Site(NamedTuple):

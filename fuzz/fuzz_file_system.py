@@ -59,7 +59,7 @@ class OneCatalog:
     def pin(self, content_hash: ContentHash) -> None:
         """Do nothing: what is there stays."""
 
-    def discard(self, content_hash: ContentHash) -> None:
+    def discard(self, content_hash: ContentHash, damaged: int | None = None) -> None:
         """Do nothing: what is damaged is so for good."""
 
 

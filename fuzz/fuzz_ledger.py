@@ -18,7 +18,7 @@ def target(data: bytes) -> None:
         except FormatError:
             continue
         assert kind.parse(record.serialize()) == record
-    for account in parse_accounts(data).values():
+    for account in parse_accounts(data)[0].values():
         assert Account.parse(account.serialize()) == account
     for pin in parse_pins(data):
         assert list(parse_pins(serialize_pin(pin))) == [pin]

@@ -6,8 +6,8 @@ import shutil
 import tempfile
 import zlib
 
+from cvmfsexec.cache.pack_writer import DIRECTORY, INDEX, PACK
 from cvmfsexec.cache.packed import PackedStore
-from cvmfsexec.cache.packs import DIRECTORY, INDEX, PACK
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format import pack_index
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm

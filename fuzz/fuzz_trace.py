@@ -1,7 +1,7 @@
 """Traces of what a job touched, which come from wherever."""
 
 from cvmfsexec.errors import FormatError
-from cvmfsexec.format.trace import TraceRecord, parse_trace
+from cvmfsexec.format.trace import TraceReader, parse_trace
 
 
 def target(data: bytes) -> None:
@@ -14,5 +14,8 @@ def target(data: bytes) -> None:
             part in (b"", b".", b"..") for part in record.path.split(b"/")[1:]
         )
         if record.fqrn and len(record.path) < 4096:
-            again = TraceRecord.parse(record.serialize().removesuffix(b"\r\n"))
-            assert again == record
+            assert parse_trace(record.serialize()) == ([record], 0)
+    reader = TraceReader()
+    pieces = [reader.read(data[n : n + 7]) for n in range(0, len(data), 7)]
+    in_pieces = [record for piece in (*pieces, reader.finish()) for record in piece]
+    assert in_pieces == records

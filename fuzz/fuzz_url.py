@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from cvmfsexec.network.client import escape_path
+from cvmfsexec.format.url_path import escape_path
 from cvmfsexec.network.local_transport import LocalTransport
 from cvmfsexec.network.transport import Request, TransportFault
 

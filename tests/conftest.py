@@ -5,16 +5,21 @@ laptop. In CI (variable ``CI`` set) the machine has what tests need, so there a 
 a failure, unless its reason is on the short list below.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from cvmfsexec.errors import NamespaceError
+from cvmfsexec.namespaces import syscalls
 
 settings.register_profile("dev", max_examples=50, deadline=None, database=None)
 settings.register_profile(
@@ -30,6 +35,9 @@ SKIPS_ALLOWED_IN_CI: dict[str, Callable[[], bool]] = {
         lambda: not (ROOT.parent / "shared/fixtures").exists()
     ),
     r"only root |cannot abort here: .* not permitted": lambda: os.geteuid() != 0,
+    r"cannot mount what mkfs\.btrfs makes": (
+        lambda: "btrfs" not in Path("/proc/filesystems").read_text()
+    ),
     r"the packages are for Python 3\.11 on x86_64": (
         lambda: sys.version_info[:2] != (3, 11) or os.uname().machine != "x86_64"
     ),
@@ -54,6 +62,21 @@ def pytest_sessionstart() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _leave_the_mounts_of_the_host()
+
+
+def _leave_the_mounts_of_the_host() -> None:
+    """Go to a mount namespace that ends with us, and with what we mounted, in any case.
+
+    An ordinary user stays where he is: he could mount nothing in one of his own.
+    """
+    if os.geteuid() != 0:
+        return
+    was_shared = "shared:" in Path("/proc/self/mountinfo").read_text()
+    with contextlib.suppress(NamespaceError):  # a container that forbids it
+        syscalls.unshare(syscalls.CLONE_NEWNS, "get mounts of our own")
+        for kind in ("private", "shared") if was_shared else ("private",):
+            subprocess.run(["mount", f"--make-r{kind}", "/"], check=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

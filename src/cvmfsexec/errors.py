@@ -27,6 +27,7 @@
     │   └── NoRouteError                 no server or no proxy configured
     ├── CacheError                   local storage
     │   └── UnreadableObjectError        the disk does not give back what it was given
+    │       └── GoneObjectError              another node took it away
     ├── ConfigurationError           parameters, keys, names given by the user
     │   ├── CacheSettingError            of the cache, and make no sense together
     │   └── TagNotFoundError
@@ -161,6 +162,10 @@ class CacheError(CvmfsError):
 
 class UnreadableObjectError(CacheError):
     """The disk does not give back an object that was stored."""
+
+
+class GoneObjectError(UnreadableObjectError):
+    """Another node removed or replaced a file that is open here; one may be there."""
 
 
 class ConfigurationError(CvmfsError):

@@ -213,6 +213,8 @@ class FileServer:
             gc.freeze()  # what is here now lives as long as the process
             self._can_be_absent = False
             channel.ready(leaves=talk_path)
+            if client.store.quota is not None:
+                client.store.quota.put_in_order()
             if recording is not None:
                 server.faults.on_fault = recording.note_failure
                 recording.start(client.gauges(server), server)
@@ -249,7 +251,7 @@ def _tell_about(client: Client) -> None:
         "%s: revision %d is mounted; server %s, proxy %s, cache %s",
         client.fqrn,
         client.revision.number,
-        client.http.active_host,
-        client.http.active_proxy,
+        client.http.routes.active_host,
+        client.http.routes.active_proxy,
         client.settings.cache.directory,
     )

@@ -9,8 +9,9 @@ waits for it. What a crash has left all the same is taken away by the next mount
 import fcntl
 import os
 import select
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from cvmfsexec.configuration.mount_places import MountPlace
 from cvmfsexec.errors import ConfigurationError, CvmfsError, FusermountError
 from cvmfsexec.namespaces.daemon import Daemon, start_daemon
 from cvmfsexec.namespaces.fusermount import Fusermount
+from cvmfsexec.namespaces.inquiry import ask
 from cvmfsexec.namespaces.mount_table import Mount, read_mount_table
 from cvmfsexec.namespaces.plan import Service
 
@@ -31,6 +33,11 @@ SOURCE = "/dev/fuse"
 
 UNMOUNT_WAIT_S = 10.0
 """How long the end of a file server is waited for; it has nothing left to do."""
+
+ANSWER_WAIT_S = 5.0
+"""How long a file server has to answer; it does so out of its memory."""
+
+HANGING_HINT = "let it go on if it was stopped, or take it away: umountrepo -z"
 
 ExitStatusOf = Callable[[CvmfsError], int]
 
@@ -57,6 +64,15 @@ class MountRequest(NamedTuple):
     helper: Fusermount
     allow_other: bool = False
     pin: "Pin | None" = None
+
+
+class Condition(Enum):
+    """What becomes of those who look at a mount."""
+
+    ANSWERS = b"answers"
+    IS_DEAD = b"dead"
+    IS_NOT_OURS = b"not ours"
+    HANGS = b""
 
 
 def mount(
@@ -107,10 +123,17 @@ def mounted(places: tuple[MountPlace, ...], uid: int) -> list[str]:
     ]
 
 
+def conditions(mountpoints: Iterable[str]) -> dict[str, Condition]:
+    """Tell how mounts are, without hanging where a file server does."""
+    questions = {one: partial(_try, one) for one in mountpoints}
+    answers = ask(questions, ANSWER_WAIT_S)
+    return {one: Condition(answer) for one, answer in answers.items()}
+
+
 def unmount(helper: Fusermount, mountpoint: str, *, is_lazy: bool) -> None:
     """Take a mount away, wait for the end of its file server, remove the directory.
 
-    With ``is_lazy`` nobody is waited for.
+    With ``is_lazy`` nobody is waited for; nor is a file server that does not answer.
 
     Raises:
         CvmfsError: It is still mounted.
@@ -133,23 +156,36 @@ def heal(helper: Fusermount, mountpoint: str) -> bool:
     """Take away a mount whose file server is dead; return whether one is alive.
 
     Raises:
-        FusermountError: It is dead, and cannot be taken away.
+        FusermountError: It is dead, and cannot be taken away; or nobody can tell.
     """
     while _find(mountpoint) is not None:
-        try:
-            os.stat(mountpoint)
-            os.statvfs(mountpoint)  # is never answered out of the kernel's memory
-        except PermissionError as error:
+        condition = conditions((mountpoint,))[mountpoint]
+        if condition is Condition.ANSWERS:
+            return True
+        if condition is Condition.IS_NOT_OURS:
             raise FusermountError(
                 f"{mountpoint} is a mount of another user",
                 hint="use a dist of your own, or ask that user for --allow-other",
-            ) from error
-        except OSError as error:
-            log.detail("unmounting %s, left behind: %s", mountpoint, error.strerror)
-            helper.unmount(mountpoint, is_lazy=True)
-        else:
-            return True
+            )
+        if condition is Condition.HANGS:
+            raise FusermountError(
+                f"{mountpoint} is mounted, but its file server does not answer",
+                hint=HANGING_HINT,
+            )
+        log.detail("unmounting %s, left behind", mountpoint)
+        helper.unmount(mountpoint, is_lazy=True)
     return False
+
+
+def _try(mountpoint: str) -> bytes:
+    try:
+        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # is never answered out of the kernel's memory
+    except PermissionError:
+        return Condition.IS_NOT_OURS.value
+    except OSError:
+        return Condition.IS_DEAD.value
+    return Condition.ANSWERS.value
 
 
 def _mount_one(
@@ -259,10 +295,12 @@ def _find(mountpoint: str) -> Mount | None:
 
 def _open_server(mountpoint: str) -> int | None:
     """Return a descriptor of the process that serves a mount, if it is known."""
+    question = partial(os.getxattr, mountpoint, "user.pid")
+    answer = ask({mountpoint: question}, ANSWER_WAIT_S)[mountpoint]
     try:
-        pid = int(os.getxattr(mountpoint, "user.pid"))
+        pid = int(answer)
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
             is_server = name.read().startswith(("cvmfs:", "cvmfs2"))
         return os.pidfd_open(pid) if is_server else None
     except (OSError, ValueError):
-        return None  # dead, or from a pid namespace that is not ours
+        return None  # dead, hung, or from a pid namespace that is not ours

@@ -1,11 +1,18 @@
 """Fixtures that several files with real mounts share."""
 
+import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.commands import give_to_ordinary_user
+from cvmfsexec.cache.ram import MEMORY, place_of
+from tests.support.commands import client_dist, give_to_ordinary_user
 from tests.support.host_mounts import Site, site
+from tests.support.nginx import Nginx
+from tests.support.published import PublishedRepository
+from tests.support.sessions import ORDINARY_UID
 
 
 @pytest.fixture(scope="module")
@@ -21,3 +28,29 @@ def here(shared_site: Site) -> Iterator[Site]:
     for path in shared_site.dist.glob("etc/cvmfs/*.d/*"):
         path.unlink()
     give_to_ordinary_user(shared_site.dist.parent)  # what root has made
+
+
+@pytest.fixture
+def origin(repository: PublishedRepository) -> Iterator[Nginx]:
+    """A web server for the ``repository`` of a module; knows what it was asked for."""
+    with Nginx(repository.output) as nginx:
+        yield nginx
+
+
+@pytest.fixture
+def dist(origin: Nginx, repository: PublishedRepository) -> Iterator[Path]:
+    """A client of that server."""
+    with client_dist(origin.url, repository.master_key_pem) as dist:
+        yield dist
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """The place of the user's cache in memory; nothing is left there in the end."""
+    uid = ORDINARY_UID if os.geteuid() == 0 else os.geteuid()
+    path = Path(place_of(uid))
+    if not path.parent.is_dir():
+        pytest.skip(f"there is no {path.parent}")
+    shutil.rmtree(path, ignore_errors=True)
+    yield path
+    assert list(Path(MEMORY).glob(f"{path.name}*")) == []

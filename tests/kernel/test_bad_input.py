@@ -330,9 +330,16 @@ def run_in(
     ``preparation`` is a shell script; it ends by running ``"$@"``.
     """
     skip_unless_possible(Caller.ORDINARY)
-    command = (*drop_root(), str(ROOT / "cvmfsexec"), "--dist", str(dist), *words)
+    line = ("unshare", "--mount", "sh", "-ec", preparation, "sh", *drop_root())
+    return run_by(line, dist, *words, environment=environment)
+
+
+def run_by(
+    line: tuple[str, ...], dist: Path, *words: str, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``cvmfsexec`` by a command line that runs what follows it."""
     return subprocess.run(
-        ("unshare", "--mount", "sh", "-ec", preparation, "sh", *command),
+        (*line, str(ROOT / "cvmfsexec"), "--dist", str(dist), *words),
         capture_output=True,
         text=True,
         check=False,
@@ -385,15 +392,7 @@ def run_without_namespaces(
     """Run ``cvmfsexec`` in a user namespace in which there can be no other."""
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
     line = ("unshare", "--user", "--map-root-user", "sh", "-ec", forbid, "sh")
-    return subprocess.run(
-        (*drop_root(), *line, str(ROOT / "cvmfsexec"), "--dist", str(dist), *words),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-        env=environment,
-        timeout=COMMAND_PATIENCE_S,
-    )
+    return run_by((*drop_root(), *line), dist, *words, environment=environment)
 
 
 def test_user_namespaces_that_are_switched_off(victim: PublishedRepository) -> None:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.commands import client_dist, plain_environment, run_cvmfs, run_exec
+from tests.support.host_mounts import CONFIG, configure
 from tests.support.published import FQRN, publish_tree, serve
 from tests.support.sessions import ROOT, Caller, skip_unless_possible, wrap
 
-CONFIG = "config.example.org"
 SHOW = ("sh", "-c", f"cat /cvmfs/{FQRN}/$(readlink /cvmfs/{FQRN}/link)")
 
 pytestmark = pytest.mark.kernel
@@ -48,10 +48,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         serve(one.output) as base_url,
         client_dist(base_url, one.master_key_pem) as dist,
     ):
-        (dist / "etc/cvmfs/default.d").mkdir()
-        (dist / "etc/cvmfs/default.d/50.conf").write_text(
-            f"CVMFS_CONFIG_REPOSITORY={CONFIG}\n"
-        )
+        configure(dist)
         yield Site(dist)
 
 

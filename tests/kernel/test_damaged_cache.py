@@ -12,18 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import client_dist, run_exec, started_exec
+from cvmfsexec.publish.chunker import ChunkSizes
+from tests.support.commands import (
+    client_dist,
+    run_cvmfs,
+    run_exec,
+    started_exec,
+)
 from tests.support.failing_disk import FailingDisk
 from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
+from tests.support.refusing_disk import RefusingDisk
 from tests.support.sessions import PATIENCE_S, Started
 
 pytestmark = pytest.mark.kernel
 
 TEXT = b"".join(b"line %d of what was published\n" % number for number in range(9_000))
 MANY = 4_000  # names: a catalog of many pages
+LARGE = os.urandom(3_000_000)
+CHUNKS = ChunkSizes(400_000, 800_000, 1_600_000)
 TREE: Tree = {
     "file": TEXT,
+    "large": LARGE,
     "sub": {".cvmfscatalog": b"", **{f"name{n:05}": b"x" for n in range(MANY)}},
 }
 
@@ -34,7 +44,8 @@ Damage = Callable[[Path], object]
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
-    return publish_tree(tmp_path_factory.mktemp("published"), TREE)
+    directory = tmp_path_factory.mktemp("published")
+    return publish_tree(directory, TREE, chunk_sizes=CHUNKS, tag="first")
 
 
 class Node:
@@ -67,8 +78,8 @@ def node(repository: PublishedRepository) -> Iterator[Node]:
         Nginx(repository.output) as origin,
         client_dist(origin.url, repository.master_key_pem) as dist,
     ):
-        done = run_exec(dist, FQRN, "--", "sh", "-c", READ_ALL)
-        assert done.stdout == SOUND, done.stderr
+        done = run_exec(dist, FQRN, "--", "sh", "-c", f"{READ_ALL}; {READ_LARGE}")
+        assert done.stdout == SOUND + SOUND_LARGE, done.stderr
         origin.forget_requests()
         yield Node(dist, origin)
 
@@ -220,3 +231,93 @@ def test_a_session_begins_on_a_disk_that_has_lost_a_catalog(
     with waiting_session(node, ":", disk.environment) as session:
         assert read_all(session) == SOUND
     assert len(node.origin.objects()) == 1
+
+
+# What is not a file in one piece, and where there is no way to fetch it again
+
+
+def is_first_chunk(content: bytes) -> bool:
+    return len(content) > 1000 and LARGE.startswith(content)
+
+
+def is_history(content: bytes) -> bool:
+    return content.startswith(b"SQLite") and b"CREATE TABLE tags" in content
+
+
+READ_LARGE = f"md5sum < /cvmfs/{FQRN}/large"
+SOUND_LARGE = subprocess.run(
+    ["md5sum"], input=LARGE, capture_output=True, check=True, text=False
+).stdout.decode()
+
+
+@pytest.mark.parametrize("damage", [empty, cut, lengthen], ids=lambda one: one.__name__)
+def test_a_damaged_chunk_is_fetched_again(node: Node, damage: Damage) -> None:
+    path = node.object_like(is_first_chunk)
+    sound = path.read_bytes()
+    damage(path)
+    done = run_exec(node.dist, FQRN, "--", "sh", "-c", READ_LARGE)
+    assert (done.returncode, done.stdout) == (0, SOUND_LARGE), done.stderr
+    assert len(node.origin.objects()) == 1
+    assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize("damage", [empty, cut], ids=lambda one: one.__name__)
+def test_a_damaged_history_is_fetched_again(node: Node, damage: Damage) -> None:
+    told = run_cvmfs(node.dist, "tags", FQRN)
+    assert told.returncode == 0, told
+    path = node.object_like(is_history)
+    sound = path.read_bytes()
+    damage(path)
+    assert run_cvmfs(node.dist, "tags", FQRN).stdout == told.stdout
+    assert path.read_bytes() == sound
+
+
+@pytest.mark.parametrize("which", [is_file, is_first_chunk], ids=["file", "chunk"])
+def test_what_is_pinned_and_damaged_is_fetched_and_pinned_again(
+    node: Node, which: Callable[[bytes], bool]
+) -> None:
+    assert run_cvmfs(node.dist, "cache", "pin", FQRN, "/file", "/large").returncode == 0
+    pinned = run_cvmfs(node.dist, "cache", "pinned").stdout
+    path = node.object_like(which)
+    sound = path.read_bytes()
+    cut(path)
+    script = f"{READ_ALL}; {READ_LARGE}"
+    done = run_exec(node.dist, FQRN, "--", "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, SOUND + SOUND_LARGE), done.stderr
+    assert path.read_bytes() == sound
+    assert run_cvmfs(node.dist, "cache", "pinned").stdout == pinned
+    assert run_cvmfs(node.dist, "cache", "cleanup").returncode == 0
+    assert path.read_bytes() == sound
+    assert run_cvmfs(node.dist, "fsck").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "content"),
+    [(is_file, "file", TEXT), (is_first_chunk, "large", LARGE)],
+    ids=["file", "chunk"],
+)
+def test_without_a_network_damage_is_an_error_and_no_wrong_byte(
+    node: Node, which: Callable[[bytes], bool], name: str, content: bytes
+) -> None:
+    cut(node.object_like(which))
+    with (node.dist / "etc/cvmfs/default.local").open("a") as settings:
+        settings.write("CVMFS_SERVER_URL=http://127.0.0.1:1/@fqrn@\n")
+    got = node.dist.parent / "tmp/got"
+    script = f"cat /cvmfs/{FQRN}/{name} > {got}"
+    done = run_exec(node.dist, FQRN, "--", "sh", "-c", script)
+    assert done.returncode == 1
+    assert len(got.read_bytes()) < len(content)
+    assert content.startswith(got.read_bytes())
+    assert f"/{name}: Input/output error" in done.stderr
+    assert run_cvmfs(node.dist, "fsck").returncode in (0, 4)  # it may have been kept
+
+
+def test_damage_in_a_cache_that_is_full_is_read_past_it(node: Node) -> None:
+    cut(node.object_like(is_file))
+    cut(node.object_like(is_first_chunk))
+    disk = RefusingDisk(node.cache, quota_bytes=0)
+    line = (FQRN, "--", "sh", "-c", f"{READ_ALL}; {READ_LARGE}")
+    done = run_exec(node.dist, *line, environment=disk.environment)
+    assert (done.returncode, done.stdout) == (0, SOUND + SOUND_LARGE), done.stderr
+    assert done.stderr.count("what does not fit is read without being kept") == 1
+    assert run_cvmfs(node.dist, "fsck").returncode == 0

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,8 +144,8 @@ def test_a_dead_mount_is_found_and_taken_away(here: Site) -> None:
     one = REPOSITORIES[0]
     assert here.run("mountrepo", one).returncode == 0
     for keeper in here.pids("cvmfs-keeper"):
-        kill(keeper, signal.SIGKILL)
-    kill(here.server_pid(one), signal.SIGKILL)
+        kill(keeper)
+    kill(here.server_pid(one))
     wait_until(lambda: not here.has_process(), "file server and keeper are gone")
     assert len(here.mounts()) == 1
     _, told = examine(here.dist)

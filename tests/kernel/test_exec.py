@@ -142,6 +142,8 @@ def test_a_second_walk_and_a_second_tar_ask_us_nothing(dist: Path) -> None:
     # What asks is a request itself, and find and tar ask for the kind of file system.
     unavoidable = {"GETXATTR", "STATFS"}
     new = {kind: after[kind] - before.get(kind, 0) for kind in after}
+    # On a busy machine the kernel lets go of a page of hundreds now and then.
+    assert new.pop("READ") <= before["READ"] / 100
     assert {kind for kind, count in new.items() if count} <= unavoidable
     assert before["READDIRPLUS"] > 0
     assert before.get("OPEN", 0) <= 1
@@ -250,9 +252,7 @@ def test_offline_a_warm_cache_is_enough(tmp_path: Path) -> None:
 
 def test_messages_of_a_file_server_are_kept_in_the_log(tmp_path: Path) -> None:
     repository = publish_tree(tmp_path, {"file": b"content\n"})
-    for path in repository.directory.glob("data/*/*"):
-        if not path.name.endswith(("C", "X", "H")):
-            path.write_bytes(b"something else")
+    repository.spoil_files()
     with (
         serve(repository.output) as base_url,
         client_dist(base_url, repository.master_key_pem) as dist,

@@ -112,7 +112,8 @@ def test_every_object_is_read_though_few_can_be_kept(tmp_path: Path) -> None:
     assert 2 <= int(done.stdout) < 14
     assert done.stderr.splitlines() == [
         f"cache directory {tmp_path}: No space left on device; "
-        "what does not fit is read without being kept"
+        "what does not fit is read without being kept "
+        "(remove something from the disk, or choose another place for the cache)"
     ]
 
 

@@ -1,5 +1,6 @@
 """The program of ``--fusemount``, started by real Apptainer in each of its ways."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,12 @@ from cvmfsexec.fusemount.handover import Handover, leave, make_place
 from tests.support.apptainer import busybox_image
 from tests.support.commands import give_to_ordinary_user
 from tests.support.published import FQRN, PublishedRepository, publish_tree, serve
-from tests.support.sessions import Caller, skip_unless_possible, wait_until
+from tests.support.sessions import (
+    Caller,
+    Started,
+    skip_unless_possible,
+    wait_until,
+)
 from tests.support.singcvmfs import ContainerSite, container_site
 
 READ = ("cat", f"/cvmfs/{FQRN}/hello")
@@ -164,34 +170,38 @@ def test_it_keeps_nothing_open_and_no_umask_of_others(site: ContainerSite) -> No
     site.wait_until_gone()
 
 
-def test_signals_for_the_payload_do_not_end_it(site: ContainerSite) -> None:
-    path = told(site)
+@contextlib.contextmanager
+def reading_container(site: ContainerSite) -> Iterator[Started]:
+    """Start a container that has read one file, and reads another one at a word."""
     script = f"cat /cvmfs/{FQRN}/hello; read line; cat /cvmfs/{FQRN}/late || exit 3"
-    line = ("apptainer", *mount(site, "host", path), "sh", "-c", script)
+    line = ("apptainer", *mount(site, "host", told(site)), "sh", "-c", script)
     with site.install.started(*line, host=site.machine.host) as container:
         assert container.process.stdout is not None
-        assert container.process.stdin is not None
         assert container.process.stdout.readline() == "hello\n"
+        yield container
+
+
+def go_on(container: Started) -> None:
+    assert container.process.stdin is not None
+    container.process.stdin.write("go on\n")
+    container.process.stdin.flush()
+
+
+def test_signals_for_the_payload_do_not_end_it(site: ContainerSite) -> None:
+    with reading_container(site) as container:
         (server,) = site.file_servers()
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
             os.kill(server, number)
-        container.process.stdin.write("go on\n")
-        container.process.stdin.flush()
+        go_on(container)
+        assert container.process.stdout is not None
         assert container.process.stdout.readline() == "late\n"
         assert container.finish() == 0
 
 
 def test_it_ends_at_once_when_it_is_told_to(site: ContainerSite) -> None:
-    path = told(site)
-    script = f"cat /cvmfs/{FQRN}/hello; read line; cat /cvmfs/{FQRN}/late || exit 3"
-    line = ("apptainer", *mount(site, "host", path), "sh", "-c", script)
-    with site.install.started(*line, host=site.machine.host) as container:
-        assert container.process.stdout is not None
-        assert container.process.stdin is not None
-        assert container.process.stdout.readline() == "hello\n"
+    with reading_container(site) as container:
         (server,) = site.file_servers()
         os.kill(server, signal.SIGTERM)
         wait_until(lambda: not site.file_servers(), "the file server has ended")
-        container.process.stdin.write("go on\n")
-        container.process.stdin.flush()
+        go_on(container)
         assert container.finish() == 3

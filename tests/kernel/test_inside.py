@@ -1,5 +1,6 @@
 """Mounting and unmounting from inside of a session, by everybody at once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from tests.support.commands import (
     run_exec,
     started_exec,
 )
+from tests.support.host_mounts import CONFIG, configure
 from tests.support.published import FQRN, publish_tree, serve
 from tests.support.sessions import ROOT, Caller, Place, places, wait_until, wrap
 
@@ -22,7 +24,6 @@ pytestmark = pytest.mark.kernel
 
 SECOND = "second.example.org"
 THIRD = "third.example.org"
-CONFIG = "config.example.org"
 MISSING = "missing.example.org"
 EXEC = str(ROOT / "cvmfsexec")
 SHOW = f"cat /cvmfs/{SECOND}/who"
@@ -76,6 +77,23 @@ def test_what_is_mounted_already_is_no_error(dist: Path) -> None:
 def test_a_first_repository_can_be_unmounted(dist: Path) -> None:
     script = f"$CVMFSUMOUNT {FQRN}; ls -A /cvmfs; $CVMFSMOUNT {FQRN}; ls /cvmfs/{FQRN}"
     assert inside(dist, script, FQRN) == (f"Unmounting {FQRN}\nwho\n", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "repositories"), [((), [THIRD, SECOND]), (("-N",), [FQRN, THIRD])]
+)
+def test_the_session_is_listed_with_what_is_mounted_now(
+    dist: Path, options: tuple[str, ...], repositories: list[str]
+) -> None:
+    name = f"listed-{os.getpid()}"
+    change = f"$CVMFSUMOUNT {FQRN}; $CVMFSMOUNT {SECOND}; " if not options else ""
+    script = f"{change}exec {ROOT}/cvmfs sessions --json"
+    words = (*options, "--name", name, FQRN, THIRD)
+    done = run_exec(dist, *words, "--", "sh", "-c", script)
+    assert done.stderr == ""
+    listed = json.loads(done.stdout[done.stdout.index("[") :])
+    (found,) = (one["repositories"] for one in listed if one["name"] == name)
+    assert found == repositories
 
 
 def test_short_names_get_the_default_domain(dist: Path) -> None:
@@ -234,10 +252,7 @@ def test_the_repository_that_configures_is_mounted_first(tmp_path: Path) -> None
         serve(one.output) as base_url,
         client_dist(base_url, one.master_key_pem) as dist,
     ):
-        (dist / "etc/cvmfs/default.d").mkdir()
-        (dist / "etc/cvmfs/default.d/50.conf").write_text(
-            f"CVMFS_CONFIG_REPOSITORY={CONFIG}\n"
-        )
+        configure(dist)
         told = f"Unmounting {CONFIG}\n{CONFIG}\n{FQRN}\nme\n"
         assert inside(dist, script) == (told, "", 0)
 

@@ -1,9 +1,11 @@
 """mountrepo and umountrepo, with the real helper: mounts of the host that stay."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -185,7 +187,9 @@ def kill_all_of(here: Site, fqrn: str) -> None:
         os.kill(pid, signal.SIGSTOP)  # or the keeper might be quicker
     kill(*pids)
     wait_until(lambda: not here.has_process(), "all are dead")
-    assert "not connected" in hello(here.mountpoint(fqrn))
+    # What was asked while it died gets the other answer.
+    told = hello(here.mountpoint(fqrn))
+    assert "not connected" in told or "connection abort" in told
 
 
 def test_a_dead_mount_is_healed_by_the_next_mount(here: Site) -> None:
@@ -203,6 +207,44 @@ def test_a_dead_mount_can_be_unmounted(here: Site) -> None:
     assert not here.mounts()
 
 
+@contextlib.contextmanager
+def stopped_server(here: Site) -> Iterator[None]:
+    """Have a mount whose file server does not answer."""
+    mount(here, ONE)
+    pid = here.server_pid(ONE)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("options", [(), ("-z",)], ids=["at once", "lazily"])
+def test_a_hung_file_server_holds_up_no_unmount(
+    here: Site, options: tuple[str, ...]
+) -> None:
+    with stopped_server(here):
+        done = here.run("umountrepo", *options, ONE)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not here.mounts()
+    wait_until(lambda: not here.has_process(), "it ends when it goes on")
+
+
+def test_what_hangs_is_not_mounted_again_but_told_of(here: Site) -> None:
+    with stopped_server(here):
+        done = here.run("mountrepo", ONE)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "is mounted, but its file server does not answer" in done.stderr
+        assert "umountrepo -z" in done.stderr
+        mount(here, TWO)
+        told = here.run("cvmfs", "doctor").stdout
+        assert f"the file server of {here.mountpoint(ONE)} does not answer" in told
+        done = here.run("cvmfs", "status", ONE)
+        assert "no answer for" in done.stderr
+    assert hello(here.mountpoint(ONE)) == ONE
+
+
 def test_a_repository_that_cannot_be_mounted_leaves_nothing(here: Site) -> None:
     done = here.run("mountrepo", "missing.example.org")
     assert done.returncode == 16
@@ -217,9 +259,7 @@ def test_messages_of_a_file_server_are_kept_in_the_log(
     here: Site, tmp_path: Path
 ) -> None:
     repository = publish_tree(tmp_path, {"hello": b"content"})
-    for path in repository.directory.glob("data/*/*"):
-        if not path.name.endswith(("C", "X", "H")):
-            path.write_bytes(b"something else")
+    repository.spoil_files()
     with (
         serve(repository.output) as base_url,
         client_dist(base_url, repository.master_key_pem) as dist,
@@ -265,16 +305,7 @@ def test_root_of_a_user_namespace_can_mount_there(
         'grep -c "$4.* /dev/fuse " /proc/self/mountinfo && "$1/umountrepo" "$2"'
     )
     words = (str(ROOT), ONE, str(here.mountpoint(ONE)), here.dist.parent.name)
-    line, environment = here.command("mountrepo")
-    inside = ("unshare", "-rm", "sh", "-c", script, "sh", *words)
-    done = subprocess.run(
-        (*line[:-1], *inside),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
+    done = here.run("/usr/bin/unshare", "-rm", "sh", "-c", script, "sh", *words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{ONE}1\nUnmounting {ONE}\n"
 

@@ -163,6 +163,8 @@ def test_one_repository_is_seen_and_gone_afterwards(here: Site, place: Place) ->
         place=place,
     )
     uid = 1001 if os.geteuid() == 0 else os.getuid()
+    if place is Place.MASKED_PROC and uid == os.getuid():
+        uid = 0  # who is not root masks in a namespace, and is root there
     assert (done.returncode, done.stdout, done.stderr) == (7, f"{ONE}{uid}\n", "oops\n")
     assert left_behind(here) == []
     assert not here.has_process()
@@ -638,15 +640,7 @@ def test_where_only_the_helper_works_mountrepo_is_named_and_works(here: Site) ->
     assert "mountrepo (mode 1) needs no namespaces" in done.stderr
     script = '"$1/mountrepo" "$2" && cat "$3/hello" && "$1/umountrepo" -a'
     root = str(Path(__file__).resolve().parents[2])
-    line, environment = here.command("cvmfsexec", inside=CHROOT)
-    words = ("sh", "-c", script, "sh", root, ONE, str(here.mountpoint(ONE)))
-    done = subprocess.run(
-        (*line[: line.index(f"{root}/cvmfsexec")], *words),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd="/",
-    )
+    words = ("/bin/sh", "-c", script, "sh", root, ONE, str(here.mountpoint(ONE)))
+    done = here.run(*words, inside=CHROOT)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{ONE}Unmounting {ONE}\n"

@@ -376,15 +376,23 @@ def test_limit_of_user_namespaces_is_explained(caller: Caller) -> None:
     assert "sysctl -w user.max_user_namespaces=15000" in told
 
 
+def run_limited(option: str, limit: int) -> subprocess.CompletedProcess[str]:
+    """Run a session below a limit of the shell's ``ulimit``."""
+    script = f'ulimit {option} {limit} && exec "$@"'
+    words = ("bash", "-c", script, "bash", *DRIVER, *SERVED, "--", "true")
+    return subprocess.run(
+        wrap(words, Caller.ORDINARY),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+
+
 @pytest.mark.parametrize("processes", range(1, 6))
 def test_limit_of_processes_is_explained(processes: int) -> None:
-    limit = f'ulimit -u {processes} && exec "$@"'
-    line = wrap(
-        ("bash", "-c", limit, "bash", *DRIVER, *SERVED, "--", "true"), Caller.ORDINARY
-    )
-    done = subprocess.run(
-        line, env=environment(), capture_output=True, text=True, check=False, timeout=20
-    )
+    done = run_limited("-u", processes)
     if done.returncode == 0:
         assert processes > 1
     else:
@@ -397,13 +405,7 @@ def test_limit_of_processes_is_explained(processes: int) -> None:
 
 @pytest.mark.parametrize("files", range(6, 20))
 def test_limit_of_open_files_is_explained(files: int) -> None:
-    limit = f'ulimit -n {files} && exec "$@"'
-    line = wrap(
-        ("bash", "-c", limit, "bash", *DRIVER, *SERVED, "--", "true"), Caller.ORDINARY
-    )
-    done = subprocess.run(
-        line, env=environment(), capture_output=True, text=True, check=False, timeout=20
-    )
+    done = run_limited("-n", files)
     if done.returncode != 0:
         assert (done.returncode, done.stdout) == (4, "")
         assert done.stderr == (

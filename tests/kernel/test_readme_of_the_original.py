@@ -131,31 +131,6 @@ CVMFSEXEC = {
 }
 
 
-@pytest.mark.parametrize("name", CVMFSEXEC)
-def test_of_cvmfsexec(place: Place, name: str) -> None:
-    script, typed, said = CVMFSEXEC[name]
-    done = place.type(script, typed)
-    assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
-
-
-# -- mode 1 ---------------------------------------------------------------------------
-
-
-def test_of_mountrepo(place: Place) -> None:
-    done = place.type(
-        f"mountrepo {CONFIG}\n"
-        "mountrepo atlas.cern.ch\n"
-        "apptainer exec -B $PWD/dist/cvmfs:/cvmfs docker://centos:7 ls /cvmfs\n"
-        "umountrepo atlas.cern.ch >/dev/null\n"
-        "ls dist/cvmfs\n"
-        "umountrepo -a >/dev/null\n"
-        "ls dist/cvmfs"
-    )
-    place.type("umountrepo -a")
-    said = f"atlas.cern.ch\n{CONFIG}\n{CONFIG}\n"
-    assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
-
-
 # -- mode 4 ---------------------------------------------------------------------------
 
 SHELL_SESSION = "ls /cvmfs\nls /cvmfs/atlas.cern.ch\nexit\n"
@@ -204,11 +179,34 @@ SINGCVMFS = {
     "version": ("singcvmfs -V | grep -c '^[0-9.]*$'", "", "1\n"),
 }
 
+EXAMPLES = {
+    **{f"cvmfsexec: {name}": example for name, example in CVMFSEXEC.items()},
+    **{f"singcvmfs: {name}": example for name, example in SINGCVMFS.items()},
+}
 
-@pytest.mark.parametrize("name", SINGCVMFS)
-def test_of_singcvmfs(place: Place, name: str) -> None:
-    script, typed, said = SINGCVMFS[name]
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_of_a_command(place: Place, name: str) -> None:
+    script, typed, said = EXAMPLES[name]
     done = place.type(script, typed)
+    assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
+
+
+# -- mode 1 ---------------------------------------------------------------------------
+
+
+def test_of_mountrepo(place: Place) -> None:
+    done = place.type(
+        f"mountrepo {CONFIG}\n"
+        "mountrepo atlas.cern.ch\n"
+        "apptainer exec -B $PWD/dist/cvmfs:/cvmfs docker://centos:7 ls /cvmfs\n"
+        "umountrepo atlas.cern.ch >/dev/null\n"
+        "ls dist/cvmfs\n"
+        "umountrepo -a >/dev/null\n"
+        "ls dist/cvmfs"
+    )
+    place.type("umountrepo -a")
+    said = f"atlas.cern.ch\n{CONFIG}\n{CONFIG}\n"
     assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
 
 

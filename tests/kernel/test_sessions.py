@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from tests.support.sessions import (
 from tests.support.terminal import Terminal
 
 TOP = f"/cvmfs/{FQRN}"
+NATIVE_HOST = ROOT / "tests/support/native_host.py"
 FIRST = ("sh", "-c", "echo up; exec sleep 1000")
 
 pytestmark = pytest.mark.kernel
@@ -73,6 +76,9 @@ def running(
 def join_line(
     name: str, *words: str, place: Place = Place.PLAIN, options: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
+    if place is Place.MASKED_PROC and os.geteuid() != 0:
+        # Others have a namespace for each; nobody in one may enter what is in another.
+        pytest.skip("only root can mask /proc for a session and for who joins it")
     line = (str(ROOT / "cvmfsexec"), "--join", name, *options, "--", *words)
     return wrap(line, Caller.ORDINARY, place)
 
@@ -559,6 +565,23 @@ def test_read_only_bind_cannot_be_written_to(dist: Path) -> None:
     assert done.stdout == "ok\n"
     assert "cannot touch '/ro/x': Read-only file system" in done.stderr
     assert "cannot touch '/new': Read-only file system" in done.stderr
+
+
+@pytest.mark.parametrize("scene", ["dead", "hung"])
+def test_read_only_bind_asks_no_server_below_it(dist: Path, scene: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount on the host what nobody serves")
+    with tempfile.TemporaryDirectory(prefix="cvmfsexec-test-") as top:
+        Path(top).chmod(0o755)
+        done = run_exec(
+            dist,
+            *("--bind", f"{top}:/ro:ro", "--", "sh", "-c"),
+            "grep -c ' /ro/mounted fuse ro,' /proc/self/mounts; touch /ro/x",
+            before=(sys.executable, str(NATIVE_HOST), scene, "--"),
+            environment={**plain_environment(), "NATIVE_NAME": f"{top}/mounted"},
+        )
+        assert done.stdout == "1\n"
+        assert "cannot touch '/ro/x': Read-only file system" in done.stderr
 
 
 @pytest.mark.parametrize(

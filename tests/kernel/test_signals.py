@@ -272,17 +272,23 @@ def in_words(line: tuple[str, ...]) -> str:
     return " ".join(f"'{word}'" for word in line)
 
 
-@places
-def test_job_is_stopped_and_continued_by_an_interactive_shell(place: Place) -> None:
-    loop = "echo up; i=0; while test $i -lt 400; do i=$((i+1)); sleep .02; done"
-    words = ("bash", "-c", f'trap "echo cont" CONT; {loop}')
-    line = command(*SERVICES, payload=words, caller=Caller.ORDINARY, place=place)
-    shell = ("bash", "--norc", "--noprofile", "-i")
-    with terminal_with(*shell) as terminal:
+@contextmanager
+def stopped_job(*payload: str, place: Place) -> Iterator[Terminal]:
+    """Stop a session from the keyboard of an interactive shell; ``up`` was printed."""
+    line = command(*SERVICES, payload=payload, caller=Caller.ORDINARY, place=place)
+    with terminal_with("bash", "--norc", "--noprofile", "-i") as terminal:
         terminal.type(in_words(line) + "\n")
         terminal.wait_for(r"\nup")
         terminal.type("\x1a")
         terminal.wait_for("Stopped")
+        yield terminal
+
+
+@places
+def test_job_is_stopped_and_continued_by_an_interactive_shell(place: Place) -> None:
+    loop = "echo up; i=0; while test $i -lt 400; do i=$((i+1)); sleep .02; done"
+    words = ("bash", "-c", f'trap "echo cont" CONT; {loop}')
+    with stopped_job(*words, place=place) as terminal:
         terminal.type("fg\n")
         terminal.wait_for(r"\ncont")
         terminal.type("\x03")
@@ -292,14 +298,7 @@ def test_job_is_stopped_and_continued_by_an_interactive_shell(place: Place) -> N
 
 @places
 def test_stopped_job_ends_when_its_shell_is_killed(place: Place) -> None:
-    words = ("sh", "-c", "echo up; sleep 60")
-    line = command(*SERVICES, payload=words, caller=Caller.ORDINARY, place=place)
-    shell = ("bash", "--norc", "--noprofile", "-i")
-    with terminal_with(*shell) as terminal:
-        terminal.type(in_words(line) + "\n")
-        terminal.wait_for(r"\nup")
-        terminal.type("\x1a")
-        terminal.wait_for("Stopped")
+    with stopped_job("sh", "-c", "echo up; sleep 60", place=place) as terminal:
         pids = descendants_of(terminal.process.pid)
         assert len(pids) > 4
         terminal.process.kill()

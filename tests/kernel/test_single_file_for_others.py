@@ -23,10 +23,9 @@ from cvmfsexec.format.elf import MAGIC, parse_elf
 from tests.support.commands import COMMAND_PATIENCE_S, plain_environment
 from tests.support.debian import LIBC, install_only_archive, packages
 from tests.support.http_server import CutOff, HttpServer
-from tests.support.sessions import ORDINARY_UID, ROOT
-from tests.support.single_file import copied, line
+from tests.support.sessions import ROOT
+from tests.support.single_file import copied, in_bare_root, line
 
-BARE_ROOT = ROOT / "tests/support/bare_root.py"
 SIZE_BYTES_MAX = 30_000_000
 ARM = ("-m", "rhel9-aarch64")
 
@@ -188,17 +187,8 @@ def others(members: dict[str, bytes]) -> dict[str, bytes]:
 def test_a_given_python_runs_where_there_is_nothing(home: Path) -> None:
     done = pack(home, *python(home, "amd64"), *libc("amd64"), output="given")
     assert done.returncode == 0, done.stderr
-    if os.geteuid() != 0 or not shutil.which("busybox"):
-        pytest.skip("only root can make a root, and of busybox")
     script = "./cvmfsexec -- echo ran && .cvmfsexec/runtime-*/bin/python3 --version"
-    words = (str(ORDINARY_UID), str(home / "given"), "/bin/sh", "-c", script)
-    said = subprocess.run(
-        [sys.executable, str(BARE_ROOT), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=COMMAND_PATIENCE_S,
-    )
+    said = in_bare_root(home / "given", script)
     assert said.stdout.splitlines()[0] == "ran", said.stderr
     assert said.stdout.splitlines()[1].startswith("Python 3.11.")
 

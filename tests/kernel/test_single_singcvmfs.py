@@ -1,7 +1,6 @@
 """``makedist -s``: what it makes for containers, on machines without Python."""
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,8 @@ from tests.support.commands import (
     plain_environment,
 )
 from tests.support.published import FQRN, publish_tree, serve
-from tests.support.sessions import ORDINARY_UID, ROOT, Caller, wrap
-
-BARE_ROOT = ROOT / "tests/support/bare_root.py"
+from tests.support.sessions import ROOT, Caller, wrap
+from tests.support.single_file import in_bare_root
 
 pytestmark = pytest.mark.kernel
 
@@ -56,25 +54,11 @@ def make(dist: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def in_bare_root(
+def with_apptainer(
     system: Path, file: Path, script: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a script where there is busybox and Apptainer; the file is ``cvmfsexec``."""
-    words = (
-        f"--system={system}",
-        str(ORDINARY_UID),
-        str(file),
-        "/bin/sh",
-        "-c",
-        script,
-    )
-    return subprocess.run(
-        [sys.executable, str(BARE_ROOT), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=COMMAND_PATIENCE_S,
-    )
+    return in_bare_root(file, script, f"--system={system}")
 
 
 def test_a_dist_says_what_it_is_for() -> None:
@@ -95,7 +79,7 @@ def test_containers_have_repositories_where_there_is_no_python(
         f"export SINGCVMFS_SERVER={place} SINGCVMFS_REPOSITORIES={FQRN} && "
         f"./singcvmfs exec /image cat /cvmfs/{FQRN}/hello && ls -A"
     )
-    done = in_bare_root(system, single, script)
+    done = with_apptainer(system, single, script)
     assert done.stdout.split() == ["hello", ".singcvmfs", "singcvmfs"], done.stderr
 
 
@@ -104,7 +88,7 @@ def test_the_other_commands_are_unpacked_with_it(single: Path, system: Path) -> 
         f"./cvmfsexec -V >/dev/null && .singcvmfs/cvmfsexec {FQRN} -- "
         f"cat /cvmfs/{FQRN}/hello && .singcvmfs/cvmfs doctor --json"
     )
-    done = in_bare_root(system, single, script)
+    done = with_apptainer(system, single, script)
     hello, _, rest = done.stdout.partition("\n")
     assert hello == "hello", done.stderr
     assert '"path": "/usr/bin/apptainer"' in rest

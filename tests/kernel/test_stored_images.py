@@ -19,6 +19,7 @@ from tests.support.apptainer import (
     bare_image,
     busybox_image,
     debian_image,
+    skip_without,
 )
 from tests.support.commands import COMMAND_PATIENCE_S, give_to_ordinary_user
 from tests.support.installs import Installation, installation, ordinary_uid
@@ -71,6 +72,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nginx, bytes]]:
+    skip_without("machine")
     home = tmp_path_factory.mktemp("published")
     source = home / "images-source"
     images = source / "images"

@@ -213,8 +213,9 @@ def test_statistics_have_the_columns_of_the_original(dist: Path) -> None:
         assert int(values["MEM(K)"]) > 5000
         assert int(values["CACHEMAX(K)"]) == 4000 * 1024
         assert 0 < int(values["CACHEUSE(K)"]) < int(values["CACHEMAX(K)"])
-        long = cvmfs(dist, "stat", "-v", FQRN)[1].splitlines()
-        assert len(long) == len(COLUMNS) + 2
+        status, long, error = cvmfs(dist, "stat", "-v", FQRN)
+        assert (status, error) == (0, "")
+        assert len(long.splitlines()) == len(COLUMNS) + 2
         (row,) = json.loads(cvmfs(dist, "stat", "--json")[1])
         assert (row["repository"], row["pid"], row["online"]) == (FQRN, str(pid), "1")
 
@@ -226,16 +227,18 @@ def test_what_is_not_mounted_is_told_so(dist: Path) -> None:
     assert cvmfs(dist, "fuser", FQRN)[0] == 1
 
 
-def test_a_mount_that_does_not_answer_is_unhealthy(dist: Path) -> None:
+@pytest.mark.parametrize("asked", ["status", "stat"])
+def test_a_mount_that_does_not_answer_is_unhealthy(dist: Path, asked: str) -> None:
     with staying(dist) as session:
         (pid,) = session.pids_of(f"cvmfs:{FQRN}"[:15])
         os.kill(pid, signal.SIGSTOP)
         try:
-            status, told, error = cvmfs(dist, "status", FQRN)
+            status, told, error = cvmfs(dist, asked, FQRN)
         finally:
             os.kill(pid, signal.SIGCONT)
     assert (status, told) == (1, "")
     assert str(plain_socket(dist)) in error
+    assert "not mounted" not in error
 
 
 def test_all_parameters_are_shown_of_all_repositories(dist: Path) -> None:

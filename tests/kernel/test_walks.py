@@ -1,11 +1,10 @@
 """Walks over nested catalogs: which are fetched, how often, and by whom not."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import client_dist, run_exec, started_exec
+from tests.support.commands import run_exec, started_exec
 from tests.support.nginx import Nginx
 from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
 from tests.support.sessions import wait_until
@@ -29,18 +28,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> PublishedRepository:
         for name in NAMES
     }
     return publish_tree(tmp_path_factory.mktemp("published"), tree)
-
-
-@pytest.fixture
-def origin(repository: PublishedRepository) -> Iterator[Nginx]:
-    with Nginx(repository.output) as nginx:
-        yield nginx
-
-
-@pytest.fixture
-def dist(origin: Nginx, repository: PublishedRepository) -> Iterator[Path]:
-    with client_dist(origin.url, repository.master_key_pem) as dist:
-        yield dist
 
 
 def catalogs(origin: Nginx) -> list[str]:

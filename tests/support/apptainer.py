@@ -146,7 +146,7 @@ def apptainer_machine(
             ``{"enable fusemount": "no"}``.
         build: Below which directory it was installed; by default see above.
     """
-    _skip_without("machine")
+    skip_without("machine")
     top = Path(tempfile.mkdtemp(prefix="cvmfsexec-machine-"))
     top.chmod(0o755)
     try:
@@ -199,7 +199,7 @@ def busybox_image() -> Path:
 @functools.cache
 def debian_image() -> Path:
     """Return an image of a minimal Debian."""
-    _skip_without("debian")
+    skip_without("debian")
     image = _place() / "debian"
     subprocess.run(["cp", "-a", _STORE / "debian", image], check=True)
     return _finished(image)
@@ -208,7 +208,7 @@ def debian_image() -> Path:
 @functools.cache
 def musl_image() -> Path:
     """Return an image whose programs are linked to musl."""
-    _skip_without("musl")
+    skip_without("musl")
     image = _new_image("musl")
     _add_busybox(image)
     (image / "lib").mkdir()
@@ -234,7 +234,7 @@ def system_archive(directory: Path) -> Path:
 
     ``/image`` in it is the image with busybox.
     """
-    _skip_without("machine")
+    skip_without("machine")
     top = directory / "system"
     shutil.copytree(busybox_image(), top, symlinks=True)
     shutil.copytree(busybox_image(), top / "image", symlinks=True)
@@ -318,7 +318,8 @@ def _scripts() -> Path:
     return target / ".singularity.d"
 
 
-def _skip_without(part: str) -> None:
+def skip_without(part: str) -> None:
+    """Skip if this is not what is needed for containers, before anything is made."""
     if os.geteuid() != 0:
         pytest.skip("only root can make a machine with Apptainer here")
     if not (_STORE / "complete").exists():

@@ -42,6 +42,7 @@ _SAMPLE_PAUSE_S = 0.05
 _HARM_PAUSE_S = 0.15
 _DAMAGE_PAUSE_S = 1.0
 _END_S = 60.0
+_FULL_BYTES = (LIMIT_MB << 20) * 3 // 4
 _DAY_S = 86_400
 
 
@@ -149,12 +150,21 @@ class Seen(NamedTuple):
     messages: list[str]
     limit_bytes: int
     largest_sample_bytes: int
+    least_surplus_bytes: int
     samples: int
     harms: dict[str, int]
+    true_bytes: int
+    left: list[str]
+
+
+class Checked(NamedTuple):
+    """What is said of the cache when nobody uses it."""
+
+    fsck_status: int
+    fsck_told: str
     cleanings: int
     used_bytes: int
     true_bytes: int
-    left: list[str]
 
 
 class Stress:
@@ -169,12 +179,13 @@ class Stress:
         self._sessions: list[Session] = []
         self._ended: list[Session] = []
         self._largest = 0
+        self._least_surplus = sys.maxsize
         self._samples = 0
         self._harms: dict[str, int] = {}
         self._seeds = iter(range(seed, sys.maxsize))
 
-    def run(self) -> Seen:
-        """Do it, and tell."""
+    def run(self) -> None:
+        """Do every harm but those to the ledger."""
         sampling = threading.Thread(target=self._sample)
         sampling.start()
         harms = (
@@ -183,6 +194,8 @@ class Stress:
             *(self._delete_a_directory, self._litter_txn),
         )
         self._keep_sessions_up()
+        # Whom a full disk meets in an empty cache, stores nothing for a minute.
+        _wait(lambda: self._largest >= _FULL_BYTES)
         until_s = time.monotonic() + self._seconds
         coming: list[Callable[[], None]] = []
         while coming or time.monotonic() < until_s:
@@ -193,15 +206,30 @@ class Stress:
             harm()
             time.sleep(_HARM_PAUSE_S)
         self._is_over.set()
-        # From here on, what those who lost the ledger had been granted comes on top.
+        sampling.join()
+        self._end_sessions()
+
+    def lose_ledgers(self) -> None:
+        """Destroy the ledger under running sessions.
+
+        What they had been granted comes on top of the limit then, for a while.
+        """
+        self._keep_sessions_up()
+        _wait(lambda: all(one.outcomes or one.is_over for one in self._sessions))
         for damage in (self._delete_ledger, self._cut_ledger, self._garble_ledger):
             damage()
             time.sleep(_DAMAGE_PAUSE_S)
+        self._end_sessions()
+
+    def _end_sessions(self) -> None:
+        """Kill them, and let one come after them, who clears up."""
         for session in self._sessions:
             session.kill()
             session.wait(_END_S)
-        sampling.join()
-        return self._seen([*self._ended, *self._sessions])
+        last = Session(self._dist, next(self._seeds))
+        last.wait(_END_S)
+        self._ended += (*self._sessions, last)
+        self._sessions = []
 
     def _keep_sessions_up(self) -> None:
         for session in list(self._sessions):
@@ -212,46 +240,57 @@ class Stress:
         while len(self._sessions) < SESSIONS:
             self._sessions.append(Session(self._dist, next(self._seeds)))
 
-    def _seen(self, sessions: list[Session]) -> Seen:
-        last = Session(self._dist, next(self._seeds))
-        last.wait(_END_S)
-        sessions.append(last)
+    def seen(self) -> Seen:
+        """Tell about all sessions."""
         outcomes: dict[str, int] = {}
-        for session in sessions:
+        for session in self._ended:
             for outcome, count in session.outcomes.items():
                 # Who loses its file server reads nothing more; nor anything wrong.
                 is_of_harm = session.is_harmed and not outcome.endswith(": wrong")
                 if outcome == "ok" or not is_of_harm:
                     outcomes[outcome] = outcomes.get(outcome, 0) + count
         reads = outcomes.pop("ok", 0)
-        messages = {m for session in sessions for m in session.messages}
+        messages = {m for session in self._ended for m in session.messages}
         return Seen(
             reads,
             outcomes,
             sorted(messages),
             LIMIT_MB << 20,
             self._largest,
+            self._least_surplus,
             self._samples,
             self._harms,
-            *self._told_by_ledger(),
             true_bytes(self._cache),
             [str(path) for path in self._cache.glob("txn/*")],
         )
 
-    def _told_by_ledger(self) -> tuple[int, int]:
-        store = DirectoryStore.open(str(self._cache))
-        told = store.quota.cleanings_within(_DAY_S), store.quota.used_bytes()
-        store.close()
-        return told
+    def checked(self, *words: str) -> Checked:
+        """Return what ``cvmfs fsck`` and the ledger say."""
+        done = subprocess.run(
+            (str(_ROOT / "cvmfs"), "fsck", *words, str(self._cache)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        with contextlib.closing(DirectoryStore.open(str(self._cache))) as store:
+            return Checked(
+                done.returncode,
+                done.stdout + done.stderr,
+                store.quota.cleanings_within(_DAY_S),
+                store.quota.used_bytes(),
+                true_bytes(self._cache),
+            )
 
     # What is seen
 
     def _sample(self) -> None:
-        """Look how much there is, again and again."""
-        while not self._is_over.wait(_SAMPLE_PAUSE_S):
-            there = bytes_at_one_moment(self._cache)
-            self._largest = max(self._largest, there)
-            self._samples += 1
+        """Look how much there is, and is said to be, again and again."""
+        with contextlib.closing(DirectoryStore.open(str(self._cache))) as store:
+            while not self._is_over.wait(_SAMPLE_PAUSE_S):
+                there, told = bytes_at_one_moment(self._cache, store.quota.used_bytes)
+                self._largest = max(self._largest, there)
+                self._least_surplus = min(self._least_surplus, told - there)
+                self._samples += 1
 
     # What is done
 
@@ -320,6 +359,12 @@ class Stress:
                 path.unlink(missing_ok=True)
 
 
+def _wait(is_done: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + _END_S
+    while not is_done() and time.monotonic() < until_s:
+        time.sleep(_SAMPLE_PAUSE_S)
+
+
 def main(words: list[str]) -> None:
     """Run the stress, or be the payload of one of its sessions."""
     if words[0] == "read":
@@ -332,20 +377,19 @@ def main(words: list[str]) -> None:
     subprocess.run(
         ("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)), check=True
     )
-    seen = Stress(dist, float(seconds), int(seed)).run()
-    found, _, after = (_fsck(disk, *words) for words in ((), ("-p",), ()))
-    report = {**seen._asdict(), "faults": found[1], "fsck": after}
+    stress = Stress(dist, float(seconds), int(seed))
+    stress.run()
+    after_all = stress.checked()
+    stress.lose_ledgers()
+    after_losses = stress.checked()
+    mended = stress.checked("-p")
+    report = {
+        **stress.seen()._asdict(),
+        "after_all": after_all._asdict(),
+        "after_losses": after_losses._asdict(),
+        "mended": mended._asdict(),
+    }
     sys.stdout.write(json.dumps(report))
-
-
-def _fsck(disk: Path, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        (str(_ROOT / "cvmfs"), "fsck", *words, str(disk / FQRN)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Catalogs and files are served from memory and go through the real fetcher and ca
 """
 
 import itertools
-import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +32,7 @@ class CatalogRepository:
         fetcher: Joins them.
         opened: Hashes of all objects that were opened, in order.
         instead: What is delivered in place of another object, as if it were that.
+        failure: What is raised instead of anything being opened.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,6 +43,7 @@ class CatalogRepository:
         self.fetcher = Fetcher(self.source, self.store)
         self.opened: list[ContentHash] = []
         self.instead: dict[ContentHash, ContentHash] = {}
+        self.failure: BaseException | None = None
         self._stored: dict[ContentHash, tuple[ObjectKind, bytes]] = {}
         self._directory = directory
         self._numbers = itertools.count()
@@ -51,6 +52,8 @@ class CatalogRepository:
         self, request: ObjectRequest, missed: Callable[[], object] | None = None
     ) -> int:
         """See ``Fetcher``."""
+        if self.failure is not None:
+            raise self.failure
         self.opened.append(request.content_hash)
         other = self.instead.get(request.content_hash)
         if other is not None:
@@ -63,9 +66,9 @@ class CatalogRepository:
         """See ``Fetcher``."""
         return self.fetcher.pin(content_hash)
 
-    def discard(self, content_hash: ContentHash) -> None:
+    def discard(self, content_hash: ContentHash, damaged: int | None = None) -> None:
         """See ``Fetcher``."""
-        self.fetcher.discard(content_hash)
+        self.fetcher.discard(content_hash, damaged)
 
     def add_catalog(
         self, prefix: bytes = ROOT, *, top: Cells | None = None, **rows: Iterable[Cells]
@@ -117,8 +120,3 @@ class CatalogRepository:
     def close(self) -> None:
         """Give the cache back."""
         self.store.close()
-
-
-def descriptor_count() -> int:
-    """Return how many descriptors this process has."""
-    return len(os.listdir("/proc/self/fd"))

@@ -76,10 +76,14 @@ def run_exec(
     place: Place = Place.PLAIN,
     stdin: str | None = None,
     environment: dict[str, str] | None = None,
+    before: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``cvmfsexec --dist DIST WORDS...`` to its end; output is captured."""
+    """Run ``cvmfsexec --dist DIST WORDS...`` to its end; output is captured.
+
+    What is in ``before`` comes before the command, and executes it.
+    """
     return subprocess.run(
-        _exec_line(dist, words, caller, place),
+        (*before, *_exec_line(dist, words, caller, place)),
         input=stdin,
         capture_output=True,
         text=True,
@@ -99,14 +103,16 @@ def started_exec(
     place: Place = Place.PLAIN,
     takes_input: bool = False,
     environment: Mapping[str, str] | None = None,
+    before: tuple[str, ...] = (),
 ) -> Iterator[Started]:
     """Start ``cvmfsexec``; at the end it is killed, and checked to leave nothing.
 
-    What is in ``environment`` comes on top of a plain one.
+    What is in ``environment`` comes on top of a plain one; what is in ``before`` comes
+    before the command, and executes it.
     """
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
-        _exec_line(dist, words, caller, place),
+        (*before, *_exec_line(dist, words, caller, place)),
         stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -4,15 +4,10 @@ A library that is loaded into a command before all others stands between the pro
 and the kernel's calls; the payload is spared nothing, but reads other files.
 """
 
-import functools
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import IO
 
-import pytest
+from tests.support.preloaded import compile_library
 
 _SOURCE = r"""
 #define _GNU_SOURCE
@@ -67,14 +62,14 @@ class FailingDisk:
     """Damages files in commands that run with ``environment``.
 
     Args:
-        directory: Where commands find out which file is bad.
+        directory: Where commands find out which file is bad; also gets the library.
     """
 
     def __init__(self, directory: Path) -> None:
         self._list = directory / "bad-inode"
         self._held: list[IO[bytes]] = []
         self.environment = {
-            "LD_PRELOAD": _library(),
+            "LD_PRELOAD": compile_library(directory, "failing_disk", _SOURCE),
             "BAD_INODE_FILE": str(self._list),
         }
 
@@ -88,31 +83,3 @@ class FailingDisk:
         """Give everything back."""
         while self._held:
             self._held.pop().close()
-        _forget_library()
-
-
-@functools.cache
-def _library() -> str:
-    """Compile the library; skip the test if that is not possible."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    directory = Path(tempfile.mkdtemp(prefix="cvmfsexec-test-disk-"))
-    directory.chmod(0o755)
-    _made.append(directory)
-    library = directory / "failing_disk.so"
-    line = [compiler, "-shared", "-fPIC", "-x", "c", "-o", str(library), "-"]
-    done = subprocess.run(line, input=_SOURCE, text=True, check=False)
-    if done.returncode != 0 or not os.access(library, os.R_OK):
-        pytest.skip("the C compiler does not work")
-    return str(library)
-
-
-_made: list[Path] = []
-
-
-def _forget_library() -> None:
-    """Remove what was compiled."""
-    _library.cache_clear()
-    while _made:
-        shutil.rmtree(_made.pop(), ignore_errors=True)

@@ -1,6 +1,7 @@
 """A cache directory with a limit, filled with objects that are known by number."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,10 +29,15 @@ def true_bytes(root: Path) -> int:
     return sum(sizes(root).values())
 
 
-def bytes_at_one_moment(root: Path) -> int:
-    """Return the size of what was there between two looks; a look alone takes time."""
-    before, after = sizes(root), sizes(root)
-    return sum(after[path] for path in before.keys() & after.keys())
+def bytes_at_one_moment(root: Path, tell: Callable[[], int]) -> tuple[int, int]:
+    """Return the size of what was there between two looks, and what is told then.
+
+    A look alone takes time.
+    """
+    before = sizes(root)
+    told = tell()
+    after = sizes(root)
+    return sum(after[path] for path in before.keys() & after.keys()), told
 
 
 def sizes(root: Path) -> dict[str, int]:

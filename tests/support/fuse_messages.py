@@ -47,12 +47,27 @@ class Dirent(NamedTuple):
     entry: Entry | None
 
 
-def request(opcode: int, nodeid: int = 1, body: bytes = b"", unique: int = 7) -> bytes:
+NOBODY = 1 << 30
+"""A process that cannot be: numbers end before."""
+
+
+def request(
+    opcode: int,
+    nodeid: int = 1,
+    body: bytes = b"",
+    unique: int = 7,
+    pid: int = NOBODY,
+) -> bytes:
     """Return a request."""
     header = struct.pack(
-        "=IIQQIIIHH", 40 + len(body), opcode, unique, nodeid, 0, 0, 99, 0, 0
+        "=IIQQIIIHH", 40 + len(body), opcode, unique, nodeid, 0, 0, pid, 0, 0
     )
     return header + body
+
+
+def interrupt_request(unique: int) -> bytes:
+    """Return INTERRUPT of another request, as kernels from 4.20 on send it."""
+    return request(INTERRUPT, 0, struct.pack("=Q", unique), unique | 1, 0)
 
 
 def init_request(

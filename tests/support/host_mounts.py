@@ -58,7 +58,7 @@ class Site(NamedTuple):
         """Return a command of ours as it is executed, and its environment.
 
         Args:
-            words: The command's name, and arguments.
+            words: The command's name, and arguments; of others the path.
             caller: Who executes it.
             place: Where.
             inside: A command line that executes what follows it, somewhere else.

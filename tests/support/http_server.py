@@ -47,6 +47,12 @@ class Stall(NamedTuple):
     after_bytes: int | None = None
 
 
+class Hold(NamedTuple):
+    """Do nothing until a gate opens, then answer as if nothing had been."""
+
+    gate: threading.Event
+
+
 class Slow(NamedTuple):
     """Send the body bit by bit, ten times a second."""
 
@@ -90,6 +96,7 @@ Behaviour = (
     Status
     | CutOff
     | Stall
+    | Hold
     | Slow
     | Corrupt
     | Oversized
@@ -289,6 +296,7 @@ class HttpServer:
                 with self._lock:
                     self.requests.append(RecordedRequest(target, headers, number))
                     behaviour = self._behaviour_for(target)
+                behaviour = self._held(behaviour)
                 if behaviour is None and self._takes_over(connection, target):
                     return
                 if not self._answer(connection, target, headers, behaviour):
@@ -297,6 +305,13 @@ class HttpServer:
     def _takes_over(self, connection: socket.socket, target: str) -> bool:  # noqa: ARG002 -- proxies do
         """Do something else with the connection than to answer requests on it."""
         return False
+
+    def _held(self, behaviour: Behaviour | None) -> Behaviour | None:
+        if not isinstance(behaviour, Hold):
+            return behaviour
+        while not behaviour.gate.wait(0.02) and not self._stopping.is_set():
+            pass
+        return None
 
     def _behaviour_for(self, target: str) -> Behaviour | None:
         for rule in self._rules:

@@ -32,6 +32,7 @@ class MemorySource:
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.ranges: list[tuple[int, int] | None] = []
+        self.labels: list[str | None] = []
         self.limits: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -82,9 +83,11 @@ class MemorySource:
         *,
         limit_bytes: int,
         byte_range: tuple[int, int] | None = None,
+        label: Callable[[], str] | None = None,
     ) -> None:
         """See ``ObjectSource``."""
         self.requests.append(path)
+        self.labels.append(label and label())
         self.ranges.append(byte_range)
         self.limits.append(limit_bytes)
         self.asked.set()

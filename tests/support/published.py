@@ -58,6 +58,12 @@ class PublishedRepository(NamedTuple):
         """The public master key."""
         return self.master_key.read_bytes()
 
+    def spoil_files(self) -> None:
+        """Put something else in the place of all contents of files."""
+        for path in self.directory.glob("data/*/*"):
+            if not path.name.endswith(("C", "X", "H")):
+                path.write_bytes(b"something else")
+
     @property
     def manifest(self) -> Manifest:
         """The newest manifest."""

@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 _PIECE_S = 0.05
@@ -16,6 +15,7 @@ class Relay:
 
     Args:
         target_port: Where to.
+        listener: Takes the connections; a new one if none is given.
 
     Attributes:
         port: Where it listens.
@@ -23,9 +23,9 @@ class Relay:
         answered_bytes: About how much has come back while there was a limit.
     """
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, listener: socket.socket | None = None) -> None:
         self._target_port = target_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.bytes_per_s: int | None = None
         self.answered_bytes = 0
@@ -86,12 +86,7 @@ class Relay:
         self._run(self._accept)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bytes_per_s = None
         _end(self._listener)
         self._threads[0].join()

@@ -1,10 +1,15 @@
 """A self-extracting file with a dist for one repository, and ways to start it."""
 
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from cvmfsexec.distribution.bundle import Bundle, collect
 from cvmfsexec.distribution.member import Member
@@ -16,8 +21,9 @@ from tests.support.commands import (
     plain_environment,
 )
 from tests.support.published import Tree, publish_tree, serve
-from tests.support.sessions import Caller, wrap
+from tests.support.sessions import ORDINARY_UID, ROOT, Caller, wrap
 
+BARE_ROOT = ROOT / "tests/support/bare_root.py"
 TREE: Tree = {"hello": b"hello\n", "late": b"late\n"}
 
 
@@ -83,5 +89,27 @@ def run(
         check=False,
         cwd="/",
         env={**plain_environment(), **environment},
+        timeout=COMMAND_PATIENCE_S,
+    )
+
+
+def in_bare_root(
+    file: Path, script: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script where there is nothing but busybox, as the ordinary user.
+
+    Args:
+        file: Lies there as ``cvmfsexec``, in the directory of the script.
+        script: For a shell.
+        options: Of ``bare_root.py``; they change what is there.
+    """
+    if os.geteuid() != 0 or not shutil.which("busybox"):
+        pytest.skip("only root can make a root, and of busybox")
+    words = (*options, str(ORDINARY_UID), str(file), "/bin/sh", "-c", script)
+    return subprocess.run(
+        [sys.executable, str(BARE_ROOT), *words],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=COMMAND_PATIENCE_S,
     )

@@ -14,6 +14,7 @@ import pytest
 
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from tests.support.descriptors import descriptor_count
 
 CONTENT = b"what a catalog or a file holds\n"
 NAME = ContentHash.of(b"its stored form")
@@ -54,7 +55,7 @@ def _kept_object_can_be_opened(store: ObjectStore) -> None:
         with store.transaction() as transaction:
             transaction.write(CONTENT)
             assert transaction.keep(NAME)
-        open_counts.append(len(os.listdir("/proc/self/fd")))
+        open_counts.append(descriptor_count())
     assert open_counts[1] == open_counts[2]
     assert content_of(store.open_object(NAME)) == CONTENT
 

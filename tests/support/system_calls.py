@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -64,22 +65,50 @@ def run_and_die_at(call_number: int, work: Callable[[], object]) -> bool:
     Returns:
         Whether it was; ``False`` if the work has fewer calls and was done.
     """
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            _die_at(call_number)
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    _, wait_status = os.waitpid(child, 0)
+    _, wait_status = os.waitpid(_begin(call_number, signal.SIGKILL, work), 0)
     code = os.waitstatus_to_exitcode(wait_status)
     assert code in (0, -9), f"the work failed: {code}"
     return code == -9
 
 
-def _die_at(call_number: int) -> None:
+def run_and_stop_at(
+    call_number: int, work: Callable[[], object], meanwhile: Callable[[], object]
+) -> bool:
+    """Do work in a child process that stops before its n-th call to storage.
+
+    Something else is done then, and the child goes on.
+
+    Returns:
+        Whether it stopped; ``False`` if the work has fewer calls and was done.
+    """
+    child = _begin(call_number, signal.SIGSTOP, work)
+    _, wait_status = os.waitpid(child, os.WUNTRACED)
+    is_stopped = os.WIFSTOPPED(wait_status)
+    if is_stopped:
+        try:
+            meanwhile()
+        finally:
+            os.kill(child, signal.SIGCONT)
+            _, wait_status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(wait_status) == 0, "the work failed"
+    return is_stopped
+
+
+def _begin(call_number: int, number: signal.Signals, work: Callable[[], object]) -> int:
+    """Return the pid of a child that sends itself a signal before its n-th call."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _signal_at(call_number, number)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def _signal_at(call_number: int, number: signal.Signals) -> None:
     count = 0
 
     def count_and_call(real: ChangingCall) -> ChangingCall:
@@ -87,7 +116,7 @@ def _die_at(call_number: int) -> None:
             nonlocal count
             count += 1
             if count == call_number:
-                os.kill(os.getpid(), 9)
+                os.kill(os.getpid(), number)
             return real(*arguments, **keywords)
 
         return call

@@ -5,7 +5,6 @@ import pty
 import select
 import signal
 import time
-from types import TracebackType
 from typing import Self
 
 from tests.support.sessions import PATIENCE_S
@@ -38,12 +37,7 @@ class Terminal:
                 os._exit(99)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End it."""
         if self._status is None:
             os.kill(self._pid, signal.SIGKILL)

@@ -5,20 +5,34 @@ to be reachable; ``tests/unit/network/test_transports.py`` has one for each.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from cvmfsexec.errors import CacheError, IntegrityError, ObjectTooLargeError
 from cvmfsexec.format.proxy_groups import DIRECT
 from cvmfsexec.network.transport import Request, Transport
+from tests.support.http_server import HttpServer
 
 SMALL = b"a small object"
 LARGE = bytes(range(256)) * 4096  # 1 MiB, so several pieces in any transport
 FILES = {"/data/small": SMALL, "/data/large": LARGE, "/data/empty": b""}
 
 Serve = Callable[[Mapping[str, bytes]], tuple[Transport, str]]
+
+
+@contextmanager
+def served_over_http(new_transport: Callable[[], Transport]) -> Iterator[Serve]:
+    """Return what serves files over HTTP, for transports made by ``new_transport``."""
+    with ExitStack() as servers:
+
+        def serve(files: Mapping[str, bytes]) -> tuple[Transport, str]:
+            server = servers.enter_context(HttpServer(files))
+            return new_transport(), server.url
+
+        yield serve
 
 
 class TransportContract:

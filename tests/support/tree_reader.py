@@ -93,6 +93,11 @@ class TreeReader:
         assert set(self._outcomes(count)) == {"ok"}
         self._finished += count
 
+    def end(self) -> tuple[int, list[str]]:
+        """Let the session end; return its status, and the lines that it said."""
+        _, said = self._session.process.communicate(timeout=PATIENCE_S)
+        return self._session.process.returncode, said.splitlines()
+
     def file_server_pid(self) -> int:
         """Return the number of the process that serves the repository."""
         return self._session.pid_of(f"cvmfs:{FQRN}"[:15])
@@ -117,9 +122,9 @@ class TreeReader:
 
 
 @contextlib.contextmanager
-def started_reader(dist: Path) -> Iterator[TreeReader]:
+def started_reader(dist: Path, before: tuple[str, ...] = ()) -> Iterator[TreeReader]:
     """Start a session of a client; it is ready to be told what to read."""
     script = str(ROOT / "tests/support/reading_payload.py")
     line = (FQRN, "--", SYSTEM_PYTHON, script, f"/cvmfs/{FQRN}")
-    with started_exec(dist, *line, takes_input=True) as session:
+    with started_exec(dist, *line, takes_input=True, before=before) as session:
         yield TreeReader(session)

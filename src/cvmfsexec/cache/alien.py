@@ -1,9 +1,9 @@
 """Objects in a directory that others own or can write: an alien cache.
 
-The layout is the original client's, which may use the directory at the same time: files
-of mode 0660 in directories of mode 0770, decompressed, renamed or linked to their
-places. Nothing but objects is in it. What is remembered or locked lies in the
-workspace, which is this user's alone.
+The layout is the original client's (``alien_layout``), which may use the directory at
+the same time: files of mode 0660 in directories of mode 0770, decompressed, renamed or
+linked to their places. Nothing but objects is in it. What is remembered or locked lies
+in the workspace, which is this user's alone.
 
 Nothing in the directory is believed before it is verified, and what is handed out is a
 private copy (``verification``). Copies of catalogs lie in the workspace under their own
@@ -19,15 +19,16 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.alien_layout import open_layout
 from cvmfsexec.cache.claims import Claims
 from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.open_files import GONE, close_quietly
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
@@ -37,9 +38,9 @@ from cvmfsexec.cache.private_files import (
     PrivateFiles,
     PrivateWriting,
 )
-from cvmfsexec.cache.refusals import Refusals
 from cvmfsexec.cache.store import Transaction
-from cvmfsexec.cache.tidying import RecentUsage, Tidying, tidy_directory
+from cvmfsexec.cache.tidying import LOOKS_PER_LIMIT, tidy_directory
+from cvmfsexec.cache.unmanaged import UnmanagedStore, Upkeep
 from cvmfsexec.cache.usage import estimate_used_bytes
 from cvmfsexec.cache.verification import OPEN_FLAGS, Verifier, sha256_of
 from cvmfsexec.errors import CacheError
@@ -50,10 +51,8 @@ DATABASES_BYTES = 2 << 30
 
 USE_IS_OLD_S = 3600.0
 
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-
-class AlienStore:
+class AlienStore(UnmanagedStore):
     """An ``ObjectStore`` that believes nobody.
 
     Args:
@@ -61,22 +60,18 @@ class AlienStore:
         directory: Descriptor of it; becomes the store's.
         workspace: Path of the private directory.
         limit_bytes: Tidy up beyond that; 0 for never.
-        clock: Seconds that do not jump.
     """
 
-    quota = None
-
     def __init__(
-        self,
-        path: str,
-        directory: int,
-        workspace: str,
-        limit_bytes: int = 0,
-        clock: Callable[[], float] = time.monotonic,
+        self, path: str, directory: int, workspace: str, limit_bytes: int = 0
     ) -> None:
-        self.path = path
-        self._directory = directory
-        self._limit_bytes = limit_bytes
+        upkeep = Upkeep(
+            limit_bytes // LOOKS_PER_LIMIT if limit_bytes else None,
+            partial(tidy_directory, directory, limit_bytes),
+            partial(estimate_used_bytes, directory),
+        )
+        super().__init__("alien cache", path, open_layout, directory, upkeep)
+        self._notes_use = bool(limit_bytes)
         self._databases = DirectoryStore.open(workspace, DATABASES_BYTES)
         self._named: set[ContentHash] = set()
         self._workspace = open_private_directory(workspace)
@@ -84,11 +79,6 @@ class AlienStore:
         self._verifier = Verifier.at(workspace)
         self.files = PrivateFiles(workspace, SCRATCH)
         self._pending = PendingFiles(directory, is_shared=True)
-        self._tidying = Tidying(
-            limit_bytes, partial(tidy_directory, directory, limit_bytes)
-        )
-        self._usage = RecentUsage(partial(estimate_used_bytes, directory), clock)
-        self._refusals = Refusals(f"alien cache {path}", clock)
 
     @classmethod
     def open(cls, path: str, workspace: str, limit_bytes: int = 0) -> Self:
@@ -98,12 +88,7 @@ class AlienStore:
             CacheError: It cannot be used, or the workspace is not this user's alone.
         """
         try:
-            try:
-                directory = os.open(path, _DIRECTORY_FLAGS)
-            except FileNotFoundError:
-                os.makedirs(path, 0o770, exist_ok=True)
-                directory = os.open(path, _DIRECTORY_FLAGS)
-                os.fchmod(directory, os.fstat(directory).st_mode & 0o2000 | 0o770)
+            directory = open_layout(path)
         except OSError as error:
             raise CacheError(
                 f"cannot use the alien cache {path}: {error.strerror}",
@@ -112,19 +97,19 @@ class AlienStore:
         try:
             store = cls(path, directory, workspace, limit_bytes)
         except CacheError:
-            os.close(directory)
+            close_quietly(directory)
             raise
         store._pending.remove_dead()
         return store
 
     def close(self) -> None:
         """See ``ObjectStore``."""
-        self._tidying.close()
+        self.end_upkeep()
         self._claims.close()
         self._verifier.close()
         self._databases.close()
-        os.close(self._workspace)
-        os.close(self._directory)
+        close_quietly(self._workspace)
+        close_quietly(self._directory)
 
     def open_object(self, content_hash: ContentHash) -> int | None:
         """See ``ObjectStore``; the descriptor is that of a private copy."""
@@ -136,7 +121,7 @@ class AlienStore:
         descriptor = self._verifier.open_verified(path, self._directory, content_hash)
         if descriptor is None:
             return None
-        if self._limit_bytes:
+        if self._notes_use:
             self._note_use(path)
         return self.with_name(descriptor, content_hash)
 
@@ -158,17 +143,19 @@ class AlienStore:
                     transaction.write(piece)
                 named = transaction.commit(content_hash)
         except OSError as error:
-            os.close(descriptor)
+            close_quietly(descriptor)
             raise CacheError(f"cannot copy a catalog: {error.strerror}") from error
         except CacheError:
-            os.close(descriptor)
+            close_quietly(descriptor)
             raise
-        os.close(descriptor)
+        close_quietly(descriptor)
         self._named.add(content_hash)
         return named
 
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``; whether it can be believed shows when it is opened."""
+        if content_hash in self._verifier.doubted:
+            return False  # what is fetched takes its place
         return os.access(content_hash.cache_path(), os.F_OK, dir_fd=self._directory)
 
     def pin(self, content_hash: ContentHash) -> Pin:
@@ -185,6 +172,7 @@ class AlienStore:
         """See ``ObjectStore``; among the sessions that share the workspace."""
         if self._refusals.are_recent:
             return contextlib.nullcontext(enter_result=False)
+        self.look_for_another()
         return self._claims.claim(
             content_hash,
             patience_s=patience_s,
@@ -200,16 +188,17 @@ class AlienStore:
         if content_hash in self._named:
             self._named.discard(content_hash)
             self._databases.remove(content_hash)
+        self._unlink(content_hash.cache_path())
+
+    def _unlink(self, path: str) -> bool:
         try:
-            os.unlink(content_hash.cache_path(), dir_fd=self._directory)
+            os.unlink(path, dir_fd=self._directory)
         except FileNotFoundError:
-            pass
+            return True
         except OSError as error:
             self._refusals.note(error)
-
-    def used_bytes(self) -> int | None:
-        """See ``ObjectStore``; an estimate."""
-        return self._usage.used_bytes()
+            return False
+        return True
 
     def publish(self, source: int, digest: bytes, content_hash: ContentHash) -> bool:
         """Put a verified object into the directory; return whether it is there.
@@ -225,16 +214,16 @@ class AlienStore:
             self._replace_what_is_wrong(content_hash, digest, source)
         if self._refusals.are_recent:
             return False
-        try:
-            size_bytes = os.fstat(source).st_size
-            self._place(source, size_bytes, content_hash.cache_path())
-        except OSError as error:
-            self._refusals.note(error)
+        path = content_hash.cache_path()
+        size_bytes = self.attempt(partial(self._place, source, path))
+        if size_bytes is None:
             return False
-        self._tidying.note(size_bytes)
+        self.note_stored(size_bytes)
         return True
 
-    def _place(self, source: int, size_bytes: int, path: str) -> None:
+    def _place(self, source: int, path: str) -> int:
+        """Copy a file into the directory; return its size."""
+        size_bytes = os.fstat(source).st_size
         file = self._pending.create()
         try:
             scratch.copy_start(source, file.descriptor, size_bytes)
@@ -245,7 +234,8 @@ class AlienStore:
             self._pending.forget(file)
             raise
         finally:
-            scratch.close_unwanted(file.descriptor)
+            close_quietly(file.descriptor)
+        return size_bytes
 
     def _replace_what_is_wrong(
         self, content_hash: ContentHash, digest: bytes, right: int
@@ -253,9 +243,9 @@ class AlienStore:
         path = content_hash.cache_path()
         try:
             found = os.open(path, OPEN_FLAGS, dir_fd=self._directory)
-        except FileNotFoundError:
-            return
-        except OSError:
+        except OSError as error:
+            if error.errno in GONE:
+                return
             is_wrong = True  # a link, or a file without permission to read it
         else:
             try:
@@ -263,15 +253,14 @@ class AlienStore:
                 is_wrong = (
                     size_bytes != os.fstat(right).st_size or sha256_of(found) != digest
                 )
-            except OSError:
-                is_wrong = True
+            except OSError as error:
+                is_wrong = error.errno not in GONE
             finally:
-                os.close(found)
-        if is_wrong:
+                close_quietly(found)
+        if is_wrong and self._unlink(path):
             log.warning(
                 "%s in the alien cache %s is damaged; replaced", path, self.path
             )
-            self.remove(content_hash)
 
     def _note_use(self, path: str) -> None:
         """Let an object that is used be one of the last to be removed."""
@@ -305,7 +294,7 @@ class _AlienTransaction(Transaction):
         try:
             self._store.publish(descriptor, self._hasher.digest(), content_hash)
         except CacheError:
-            os.close(descriptor)
+            close_quietly(descriptor)
             raise
         return self._store.with_name(descriptor, content_hash)
 
@@ -316,7 +305,7 @@ class _AlienTransaction(Transaction):
         try:
             return self._store.publish(descriptor, self._hasher.digest(), content_hash)
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
 
     def abort(self) -> None:
         """See ``Transaction``."""

@@ -11,14 +11,24 @@ the worst moment, between two system calls of an update, leaves a file in ``txn/
 which the next update or start removes. The alternatives are worse: to remove the old
 one first could lose the high-water mark, to write over it could mix the two.
 
+On a network file system, who has opened the old one may not be able to read it when
+another node replaces it, and finds the new one a second later.
+
 Source: docs/reference/client-behaviour.md, "Mount sequence and root selection".
 """
 
+import errno
 import os
 import re
+from functools import partial
 from typing import NamedTuple
 
 from cvmfsexec import log
+from cvmfsexec.cache.open_files import (
+    again_while_gone,
+    close_quietly,
+    unreadable,
+)
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.cache.scratch import write_all
 from cvmfsexec.errors import CacheError, FormatError
@@ -117,12 +127,28 @@ def _path(directory: str, fqrn: str) -> str:
 
 def _read(path: str) -> Breadcrumb | None:
     try:
-        with open(path, "rb") as file:
-            return Breadcrumb.parse(file.read(BREADCRUMB_BYTES_MAX + 1))
+        return Breadcrumb.parse(again_while_gone(partial(_first_bytes, path)))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _first_bytes(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ESTALE:
+            raise unreadable(path, error) from error
+        raise
+    try:
+        return os.read(descriptor, BREADCRUMB_BYTES_MAX + 1)
+    except OSError as error:
+        # Even if it says that there is no such file: there was one to open, and what
+        # has replaced it must not count as absent.
+        raise unreadable(path, error) from error
+    finally:
+        close_quietly(descriptor)
 
 
 def _replace(directory: str, name: str, content: bytes) -> None:
@@ -136,4 +162,4 @@ def _replace(directory: str, name: str, content: bytes) -> None:
         finally:
             pending.discard(file)
     finally:
-        os.close(directory_fd)
+        close_quietly(directory_fd)

@@ -63,10 +63,35 @@ def is_locked(descriptor: int, offset: int) -> bool:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
+def last_locked(descriptor: int, start: int, end: int) -> int | None:
+    """Return the last byte of a range that somebody else has locked, if there is one.
+
+    Args:
+        descriptor: The file.
+        start: First byte of the range.
+        end: First byte behind it.
+
+    Raises:
+        OSError: There are no locks here.
+    """
+    import fcntl
+
+    found = None
+    while start < end:  # the kernel tells of any lock in it
+        question = _lock(fcntl.F_WRLCK, start, end - start)
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+        kind, _, locked_start, length, _ = _FLOCK.unpack(answer)
+        if kind == fcntl.F_UNLCK:
+            break
+        start = locked_start + length if length else end  # 0: whatever follows
+        found = min(start, end) - 1
+    return found
+
+
 def means_no_locks(error: OSError) -> bool:
     """Whether an error says that the file system has no such locks."""
     return error.errno in _NO_LOCKS
 
 
-def _lock(kind: int, offset: int) -> bytes:
-    return _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
+def _lock(kind: int, offset: int, length: int = 1) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, offset, length, 0)

@@ -23,8 +23,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from cvmfsexec import log
+from cvmfsexec import callers, log
 from cvmfsexec.cache import byte_locks
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.format.digest import ContentHash
 
 FILE_NAME = "cvmfsexec.claims"
@@ -54,7 +55,7 @@ class Claims:
         directory: int,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = callers.pause,
     ) -> None:
         self._directory = directory
         self._clock = clock
@@ -91,11 +92,24 @@ class Claims:
             if is_locked:
                 self._release(offset)
 
+    def begin_anew(self) -> None:
+        """Go on in the directory that has taken the place of ours."""
+        with self._opening:
+            if self._file is None:
+                return
+            try:
+                file = _open(self._directory)
+            except OSError as error:
+                self._do_without(error)
+                return
+            os.dup2(file, self._file, inheritable=False)
+            close_quietly(file)
+
     def close(self) -> None:
         """Let go of everything."""
         self._are_possible = False
         if self._file is not None:
-            os.close(self._file)
+            close_quietly(self._file)
             self._file = None
 
     def _take(

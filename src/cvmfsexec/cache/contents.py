@@ -8,8 +8,9 @@ opening it lies in its inode:
   It is set anew when an object is opened whose last use is older than a minute.
   (The access time is not ours: the kernel and backups set it, or nobody does.)
 * **volatile**, by the owner's execute bit: from a repository of short-lived content;
-* **pinned for good**, by a second link (:mod:`cvmfsexec.cache.lasting_pins`). Whether
-  a catalog is in use only the ledger knows.
+* **pinned for good**, by a second link (:mod:`cvmfsexec.cache.lasting_pins`). Backups
+  and programs that look for duplicates make others, which mean nothing. Whether a
+  catalog is in use only the ledger knows.
 
 A scan takes about a second for 200,000 objects, and may miss what comes and goes
 meanwhile.
@@ -21,6 +22,8 @@ import stat
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
+from cvmfsexec.cache.lasting_pins import has_pin
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.format.digest import ContentHash
 
 PREFIXES = tuple(f"{number:02x}" for number in range(256))
@@ -29,6 +32,7 @@ PREFIXES = tuple(f"{number:02x}" for number in range(256))
 # A link could lead to other files with such names, as git has them.
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _VOLATILE = stat.S_IXUSR
+_CLOCKS_DIFFER_NS = 86_400 * 10**9  # the file server's may be ahead, but not by that
 _NAME = re.compile(r"[0-9a-f]{38}(?:|-rmd160|-shake128)")
 
 
@@ -67,7 +71,8 @@ def stored_objects(
                 status.st_size,
                 status.st_mtime_ns,
                 is_volatile(status),
-                is_pinned_for_good(status) or content_hash in in_use,
+                content_hash in in_use
+                or is_pinned_for_good(directory, f"{prefix}/{name}", status),
             )
 
 
@@ -90,7 +95,7 @@ def object_files(directory: int, prefix: str) -> list[tuple[str, os.stat_result]
     except OSError:
         return []  # a disk that fails
     finally:
-        os.close(descriptor)
+        close_quietly(descriptor)
 
 
 def is_volatile(status: os.stat_result) -> bool:
@@ -98,9 +103,25 @@ def is_volatile(status: os.stat_result) -> bool:
     return bool(status.st_mode & _VOLATILE)
 
 
-def is_pinned_for_good(status: os.stat_result) -> bool:
-    """Whether an object has another name; to remove it would free nothing."""
-    return status.st_nlink > 1
+def is_pinned_for_good(directory: int, path: str, status: os.stat_result) -> bool:
+    """Whether an object is kept because the user wants it.
+
+    Args:
+        directory: Descriptor of the cache directory.
+        path: Of the object, below it.
+        status: Of the object.
+    """
+    return status.st_nlink > 1 and has_pin(directory, path)
+
+
+def use_for_order_ns(status: os.stat_result, now_ns: int) -> int:
+    """Return by which time an object takes its turn to be removed; 0 for the first.
+
+    Whoever uses one whose time is yet to come sets that right. So such a time tells
+    that a clock was wrong once, and that nobody has used the object since.
+    """
+    is_possible = 0 <= status.st_mtime_ns <= now_ns + _CLOCKS_DIFFER_NS
+    return status.st_mtime_ns if is_possible else 0
 
 
 def mark_volatile(descriptor: int) -> None:

@@ -19,15 +19,18 @@ and are then given up with ``Fetcher.discard``.
 which it makes by removing what was used least recently (:mod:`.quota`). The last use of
 an object is noted when it is opened.
 
-**Without room** a transaction moves to an unnamed file elsewhere, or, if the object is
-not large, to memory, with all it has so far. If the disk is full, some objects are
-removed first; if that does not help, the store asks the directory again only after a
-minute.
+**Without room** an object is written elsewhere (:mod:`.directory_writing`). If the disk
+is full, some objects are removed first; if that does not help, the store asks the
+directory again only after a minute.
+
+**A directory that was removed** is made anew, or the one that has taken its place is
+used, under the number of the old descriptor: all that use it have the new one then.
 """
 
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -37,23 +40,50 @@ from typing import Self, TypeVar
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
 from cvmfsexec.cache.claims import Claims
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.pending import PendingFile, PendingFiles
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.quota import BeyondLimitError, Quota
-from cvmfsexec.cache.refusals import OUT_OF_MEANS, Refusals
+from cvmfsexec.cache.refusals import Refusals
 from cvmfsexec.cache.store import Transaction
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO would wait
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CLEANINGS_MAX = 2
+
+_LAST_OF_THE_OLD_S = 5.0
+"""So long others may still have a file of the directory that was removed, which the
+kernel links nowhere."""
 
 _T = TypeVar("_T")
 
 USE_IS_RECENT_NS = 60 * 10**9
 """A use that is noted is true for so long; to note it costs a write of the inode."""
+
+
+def open_file(path: str, directory: int) -> tuple[int, os.stat_result]:
+    """Return a descriptor of an object that is a file, and what is known of it.
+
+    Args:
+        path: Where it is below the directory.
+        directory: Descriptor of that.
+
+    Raises:
+        OSError: As the kernel says, or something else is called like an object.
+    """
+    descriptor = os.open(path, _OPEN_FLAGS, dir_fd=directory)
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        close_quietly(descriptor)
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        close_quietly(descriptor)
+        raise OSError(errno.EINVAL, "not a file")
+    return descriptor, status
 
 
 class DirectoryStore:
@@ -84,8 +114,9 @@ class DirectoryStore:
         self._scratch_directory = scratch_directory
         self.pending = PendingFiles(directory)
         self._claims = Claims(directory)
-        self.refusals = Refusals(f"cache directory {path}", clock)
+        self.refusals = Refusals(f"cache directory {path}", directory, clock)
         self._notes_use = True
+        self._begun_anew_s = float("-inf")
         self.quota = Quota(directory, path, limit_bytes, self.pending.remove_dead)
 
     @classmethod
@@ -122,32 +153,31 @@ class DirectoryStore:
         """Give back the directory; descriptors of objects stay good."""
         self.quota.close()
         self._claims.close()
-        os.close(self._directory)
+        close_quietly(self._directory)
 
     def open_object(self, content_hash: ContentHash) -> int | None:
         """See ``ObjectStore``; two system calls, a third if a use is to be noted."""
         path = content_hash.cache_path()
         try:
-            descriptor = os.open(path, _OPEN_FLAGS, dir_fd=self._directory)
+            descriptor, status = open_file(path, self._directory)
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno in OUT_OF_MEANS:
-                raise CacheError(f"cannot open {path}: {error.strerror}") from error
-            log.warning("cache: cannot read %s: %s", path, error.strerror)
-            return None  # a disk that fails: the network has it too
+            self.refusals.note_unreadable(path, error)
+            return None  # the network has it too
         if self._notes_use:
-            self._note_use(descriptor)
+            self._note_use(descriptor, status)
         return descriptor
 
-    def _note_use(self, descriptor: int) -> None:
+    def _note_use(self, descriptor: int, status: os.stat_result) -> None:
         """Let the object be removed after those that were used before."""
         now_ns = time.time_ns()
-        if abs(now_ns - os.fstat(descriptor).st_mtime_ns) > USE_IS_RECENT_NS:
+        if abs(now_ns - status.st_mtime_ns) > USE_IS_RECENT_NS:
             try:
                 os.utime(descriptor, ns=(now_ns, now_ns))
-            except OSError:  # a read-only file system: nothing is removed there, either
-                self._notes_use = False
+            except OSError as error:
+                if error.errno == errno.EROFS:  # nothing is removed there, either
+                    self._notes_use = False
 
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
@@ -174,23 +204,22 @@ class DirectoryStore:
             is_there=partial(self.has, content_hash),
         )
 
-    def transaction(self) -> "_DirectoryTransaction":
+    def transaction(self) -> Transaction:
         """See ``ObjectStore``."""
-        return _DirectoryTransaction(self)
+        from cvmfsexec.cache.directory_writing import DirectoryWriting
+
+        return DirectoryWriting(self)
 
     def remove(self, content_hash: ContentHash) -> None:
         """See ``ObjectStore``."""
-        from cvmfsexec.cache.lasting_pins import size_of
+        from cvmfsexec.cache.lasting_pins import keep_wish
 
-        size_bytes = size_of(self._directory, content_hash)
+        with contextlib.suppress(OSError):  # or the pin keeps bytes that are no good
+            keep_wish(self._directory, content_hash)
         try:
-            os.unlink(content_hash.cache_path(), dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
+            self.quota.remove(content_hash.cache_path())
         except OSError as error:
-            self.refusals.note(error)
-        else:
-            self.quota.count_removed(size_bytes)
+            self.note_refusal(error)
 
     def used_bytes(self) -> int | None:
         """See ``ObjectStore``."""
@@ -208,7 +237,7 @@ class DirectoryStore:
             try:
                 file = self.trying_for_room(0, self.pending.create)
             except OSError as error:
-                self.refusals.note(error)
+                self.note_refusal(error)
             else:
                 yield file
         with contextlib.suppress(OSError):
@@ -220,6 +249,39 @@ class DirectoryStore:
                 is_in_cache=False,
                 room_bytes=scratch.MEMORY_BYTES_MAX,
             )
+
+    def note_refusal(self, error: OSError) -> None:
+        """Take notice that the directory does not take an object, and see why.
+
+        Raises:
+            CacheError: The fault is not the directory's: no descriptor is left.
+        """
+        if not self._is_removed():
+            is_new = time.monotonic() - self._begun_anew_s < _LAST_OF_THE_OLD_S
+            if isinstance(error, FileNotFoundError) or (
+                is_new and isinstance(error, PermissionError)
+            ):
+                log.debug("cache: a file under way is gone")
+            else:
+                self.refusals.note(error)
+            return
+        try:
+            directory = open_private_directory(self.path)
+        except CacheError:
+            gone = OSError(errno.ENOENT, "the directory was removed")
+            self.refusals.note(gone)
+            return
+        os.dup2(directory, self._directory, inheritable=False)
+        close_quietly(directory)
+        self._claims.begin_anew()
+        self._begun_anew_s = time.monotonic()
+        log.warning("cache directory %s was removed, and begins anew", self.path)
+
+    def _is_removed(self) -> bool:
+        try:
+            return os.fstat(self._directory).st_nlink == 0
+        except OSError:  # a file system that has lost its server
+            return False
 
     def trying_for_room(self, size_bytes: int, call: Callable[[], _T]) -> _T:
         """Make a system call; if the disk is full, again after making room.
@@ -241,7 +303,9 @@ class DirectoryStore:
             OSError: It is the same error if that is not the reason, or nothing can be
                 removed.
         """
-        is_full = error.errno in _DISK_IS_FULL
+        is_full = error.errno in _DISK_IS_FULL and not isinstance(
+            error, BeyondLimitError
+        )
         if not is_full or not self.quota.make_room_on_disk(size_bytes):
             raise error
 
@@ -255,28 +319,32 @@ class DirectoryStore:
             does not know its name.
         """
         path = content_hash.cache_path()
-        if self.place(file, path, size_bytes):
+        if self.place(file, content_hash, size_bytes):
             return self._reopen(file.descriptor, path)
         return file.descriptor
 
-    def place(self, file: PendingFile, path: str, size_bytes: int) -> bool:
+    def place(
+        self, file: PendingFile, content_hash: ContentHash, size_bytes: int
+    ) -> bool:
         """Give a file its place; return whether it could be done.
 
         Its bytes were reserved; that is settled here, one way or the other.
         """
         try:
-            self._link(file, path, size_bytes)
-        except FileNotFoundError:
-            log.debug("cache: the file that was to be %s is gone", path)
+            self._link(file, content_hash.cache_path(), size_bytes)
         except OSError as error:
-            self.refusals.note(error)
+            self.note_refusal(error)
             self.pending.forget(file)
         else:
+            from cvmfsexec.cache.lasting_pins import pin_if_wished
+
+            with contextlib.suppress(OSError):  # it is stored all the same
+                pin_if_wished(self._directory, content_hash)
             return True
         return False
 
     def _link(self, file: PendingFile, path: str, size_bytes: int) -> None:
-        self.quota.count(size_bytes)
+        self._count(size_bytes)
         is_new = False
         try:
             if self.quota.stores_volatile:
@@ -289,136 +357,19 @@ class DirectoryStore:
         finally:
             self.quota.count_linked(size_bytes, is_new=is_new)
 
+    def _count(self, size_bytes: int) -> None:
+        """Count an object, even if the ledger cannot be written on a full disk."""
+        try:
+            self.quota.count(size_bytes)
+        except OSError as error:
+            self.make_room_after(error, size_bytes)
+            self.quota.reserve(size_bytes)
+            self.quota.count(size_bytes)
+
     def _reopen(self, descriptor: int, path: str) -> int:
         try:
-            reopened = os.open(path, _OPEN_FLAGS, dir_fd=self._directory)
+            reopened, _ = open_file(path, self._directory)
         except OSError:
-            return descriptor  # removed already; the bytes are there
-        scratch.close_unwanted(descriptor)
+            return descriptor  # removed already, or no file; the bytes are there
+        close_quietly(descriptor)
         return reopened
-
-
-class _DirectoryTransaction(Transaction):
-    """An object being written to the best place that has room for it."""
-
-    __slots__ = (
-        "_file",
-        "_is_over",
-        "_places",
-        "_reserved_bytes",
-        "_store",
-        "_written_bytes",
-    )
-
-    def __init__(self, store: DirectoryStore) -> None:
-        self._store = store
-        self._places = store.open_places()
-        self._written_bytes = 0
-        self._reserved_bytes = 0
-        self._is_over = False
-        self._file = self._open_next(None)
-
-    def write(self, data: bytes | bytearray) -> None:
-        """See ``Transaction``."""
-        while (refusal := self._append(data)) is not None:
-            self._move(refusal)
-        self._written_bytes += len(data)
-
-    def _append(self, data: bytes | bytearray) -> OSError | None:
-        """Write, or return why this place does not take it."""
-        if not self._file.has_room(self._written_bytes + len(data)):
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        try:
-            if self._file.is_in_cache:
-                self._append_in_cache(data)
-            else:
-                scratch.write_all(self._file.descriptor, data)
-        except OSError as error:
-            return error
-        return None
-
-    def _append_in_cache(self, data: bytes | bytearray) -> None:
-        if not self._store.quota.would_keep(self._written_bytes + len(data)):
-            raise BeyondLimitError
-        self._store.quota.reserve(len(data))
-        self._reserved_bytes += len(data)
-        try:
-            scratch.write_all(self._file.descriptor, data)
-        except OSError as error:
-            self._store.make_room_after(error, len(data))
-            write = partial(
-                scratch.write_all_at, self._file.descriptor, data, self._written_bytes
-            )
-            self._store.trying_for_room(len(data), write)
-
-    def commit(self, content_hash: ContentHash) -> int:
-        """See ``Transaction``."""
-        descriptor = self._file.descriptor
-        if self._file.is_in_cache:
-            self._flush()
-            size_bytes, self._reserved_bytes = self._reserved_bytes, 0
-            descriptor = self._store.publish(self._file, content_hash, size_bytes)
-        self._is_over = True
-        return descriptor
-
-    def keep(self, content_hash: ContentHash) -> bool:
-        """See ``Transaction``."""
-        is_kept = False
-        if self._file.is_in_cache:
-            self._flush()
-            size_bytes, self._reserved_bytes = self._reserved_bytes, 0
-            path = content_hash.cache_path()
-            is_kept = self._store.place(self._file, path, size_bytes)
-        self._is_over = True
-        scratch.close_unwanted(self._file.descriptor)
-        return is_kept
-
-    def _flush(self) -> None:
-        if self._file.name is None:
-            return  # only network file systems keep it to themselves, and have none
-        try:
-            scratch.flush(self._file.descriptor)
-        except OSError as error:
-            self._store.refusals.note(error)
-            raise CacheError(
-                f"the cache directory {self._store.path} lost an object: "
-                f"{error.strerror}"
-            ) from error
-
-    def _move(self, reason: OSError) -> None:
-        """Go on in the next place that takes what was written so far."""
-        file = self._file
-        if file.is_in_cache and not isinstance(reason, BeyondLimitError):
-            self._store.refusals.note(reason)
-        self._file = self._copy_to_next(file.descriptor, reason)
-        self._store.pending.discard(file)
-        self._give_back()
-
-    def _copy_to_next(self, source: int, reason: OSError) -> PendingFile:
-        while True:
-            file = self._open_next(reason)
-            try:
-                scratch.copy_start(source, file.descriptor, self._written_bytes)
-            except OSError:
-                os.close(file.descriptor)  # no room here either
-            else:
-                return file
-
-    def _open_next(self, reason: OSError | None) -> PendingFile:
-        for file in self._places:
-            if file.has_room(self._written_bytes):
-                return file
-            os.close(file.descriptor)
-        raise CacheError("no room for an object, not even in memory") from reason
-
-    def abort(self) -> None:
-        """See ``Transaction``."""
-        if not self._is_over:
-            self._is_over = True
-            self._store.pending.discard(self._file)
-            self._give_back()
-
-    def _give_back(self) -> None:
-        size_bytes, self._reserved_bytes = self._reserved_bytes, 0
-        if size_bytes:
-            self._store.quota.give_back(size_bytes)

@@ -50,12 +50,12 @@ def network_type_of(directory: int) -> str | None:
 
 def file_system_type_of(directory: int) -> str:
     """Return the name of a directory's file system, or an empty text."""
-    device = os.fstat(directory).st_dev
     try:
+        device = os.fstat(directory).st_dev
         with open(_TABLE, "rb") as table:
             return type_of_device(table.read(), os.major(device), os.minor(device))
     except OSError:
-        return ""  # no /proc, or a masked one
+        return ""  # no /proc, or a masked one; or the file system is lost
 
 
 def type_of_device(table: bytes, major: int, minor: int) -> str:

@@ -21,12 +21,21 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from enum import Enum
-from typing import NamedTuple
+from functools import partial
 
 from cvmfsexec.cache.breadcrumb import BREADCRUMB_BYTES_MAX, Breadcrumb
 from cvmfsexec.cache.contents import PREFIXES
-from cvmfsexec.cache.lasting_pins import unpin
+from cvmfsexec.cache.faults import Fault, Problem, Remedy, Tally
+from cvmfsexec.cache.lasting_pins import DIRECTORY as PINS
+from cvmfsexec.cache.lasting_pins import (
+    has_file,
+    keep_wish,
+    open_pinned,
+    pin_for_good,
+    restore,
+    wished,
+)
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.pending import DIRECTORY as PENDING
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.cache.refusals import OUT_OF_MEANS
@@ -56,68 +65,6 @@ _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _Repair = Callable[[], object]
 
 
-class Problem(Enum):
-    """What can be wrong."""
-
-    CORRUPT = "not what its name says"
-    UNREADABLE = "cannot be read"
-    WRONG_TYPE = "not a file"
-    WRITABLE = "others can write it"
-    FOREIGN_OWNER = "belongs to somebody else"
-    LEFTOVER = "left by a process that died"
-    DAMAGED_RECORD = "damaged"
-    WRONG_SUM = "the sum of sizes is wrong"
-
-
-class Fault(NamedTuple):
-    """One thing that is wrong.
-
-    Attributes:
-        path: Below the cache directory.
-        problem: What it is.
-        detail: In words, or empty.
-        is_fixed: Whether it is not wrong any more.
-        is_in_use: Whether a session may go on with what it has open.
-    """
-
-    path: str
-    problem: Problem
-    detail: str = ""
-    is_fixed: bool = False
-    is_in_use: bool = False
-
-
-class Tally(NamedTuple):
-    """What was found in one part.
-
-    Attributes:
-        object_count: How many objects there were.
-        total_bytes: Their sizes.
-        faults: What is wrong.
-        foreign: Paths of what no client of ours or the original's has made. It is in
-            nobody's way.
-    """
-
-    object_count: int
-    total_bytes: int
-    faults: tuple[Fault, ...]
-    foreign: tuple[str, ...]
-
-
-class Remedy(NamedTuple):
-    """What to do about faults.
-
-    Attributes:
-        repairs: Mend them; else they are only told.
-        keeps_corrupt: Corrupt objects are moved to ``quarantaine``, not removed.
-        is_shared: Other users may own and write objects: it is an alien cache.
-    """
-
-    repairs: bool = False
-    keeps_corrupt: bool = False
-    is_shared: bool = False
-
-
 class Inspector:
     """Inspects one cache directory. Close it, or use it in a ``with``.
 
@@ -139,6 +86,9 @@ class Inspector:
             self._directory = os.open(path, _DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
         except OSError as error:
             raise CacheError(f"cannot open {path}: {error.strerror}") from error
+        if not os.access(".", os.X_OK, dir_fd=self._directory):
+            close_quietly(self._directory)
+            raise CacheError(f"cannot look into {path}: Permission denied")
         # Root looks after the caches of others: theirs is what the directory is.
         owner = os.fstat(self._directory).st_uid
         self._owner = os.geteuid() or owner
@@ -164,7 +114,7 @@ class Inspector:
 
     def close(self) -> None:
         """Give back the directory."""
-        os.close(self._directory)
+        close_quietly(self._directory)
 
     def _begin_part(self) -> None:
         self._object_count = 0
@@ -203,7 +153,7 @@ class Inspector:
             self._total_bytes += status.st_size
             self._check_content(path, content_hash, descriptor, status)
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
 
     def _check_content(
         self,
@@ -246,7 +196,7 @@ class Inspector:
                 return
             # A pin is a second name: it would keep what is not wanted.
             with contextlib.suppress(OSError):
-                unpin(self._directory, ContentHash.parse(path.replace("/", "")))
+                keep_wish(self._directory, ContentHash.parse(path.replace("/", "")))
             if self._remedy.keeps_corrupt:
                 self._to_quarantine(path)
             else:
@@ -291,6 +241,7 @@ class Inspector:
                 self._foreign.append(name)
         self._foreign += [f"{QUARANTINE}/{n}" for n in self._names_in(QUARANTINE) or ()]
         self._check_pending()
+        self._check_pins()
 
     def _check_directory(self, path: str) -> None:
         """See that nobody else can put objects into a directory of objects."""
@@ -324,7 +275,7 @@ class Inspector:
                 lambda: os.unlink(name, dir_fd=self._directory),
             )
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
 
     def _check_pending(self) -> None:
         pending = PendingFiles(self._directory)
@@ -334,6 +285,37 @@ class Inspector:
                 Fault(PENDING, Problem.LEFTOVER, f"{count} files"),
                 pending.remove_dead,
             )
+
+    def _check_pins(self) -> None:
+        for content_hash, status in wished(self._directory):
+            path = f"{PINS}/{content_hash}"
+            if not stat.S_ISREG(status.st_mode):
+                self._remove_odd(path)
+            elif has_file(self._directory, content_hash):
+                repair = partial(pin_for_good, self._directory, content_hash)
+                self._report(Fault(path, Problem.LOST_PIN), repair)
+            elif status.st_size:
+                self._check_only_copy(path, content_hash, status.st_size)
+
+    def _check_only_copy(
+        self, path: str, content_hash: ContentHash, size_bytes: int
+    ) -> None:
+        """Look at an object that has lost its place, but not its pin."""
+        try:
+            descriptor = open_pinned(self._directory, content_hash)
+            try:
+                is_sound = is_confirmed(descriptor, content_hash)
+            finally:
+                close_quietly(descriptor)
+        except OSError:
+            is_sound = False
+        if is_sound:
+            repair = partial(restore, self._directory, content_hash)
+            self._report(Fault(path, Problem.LOST_PIN), repair)
+        else:
+            repair = partial(keep_wish, self._directory, content_hash)
+            fault = Fault(path, Problem.CORRUPT, f"{size_bytes} bytes")
+            self._report(fault, repair)
 
     # -- both ------------------------------------------------------------------------
 
@@ -355,7 +337,7 @@ class Inspector:
             self._report(Fault(path, Problem.UNREADABLE, error.strerror or ""), None)
             return None
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
 
     def _report(self, fault: Fault, repair: _Repair | None) -> None:
         """Note a fault, after mending it if that is wanted and possible."""

@@ -12,15 +12,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NoReturn
 
-from cvmfsexec.cache.inspection import (
-    PARTS,
-    TOP,
-    Fault,
-    Inspector,
-    Problem,
-    Remedy,
-    Tally,
-)
+from cvmfsexec.cache.faults import Fault, Problem, Remedy, Tally
+from cvmfsexec.cache.inspection import PARTS, TOP, Inspector
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.scratch import write_all
 from cvmfsexec.errors import CacheError, CvmfsError
 from cvmfsexec.format.digest import ContentHash
@@ -68,13 +62,12 @@ def _inspect_by_processes(
     readers: dict[int, bytes] = {}
     try:
         for share in shares:
-            outlet, inlet = os.pipe()
-            pid = os.fork()
+            outlet, inlet, pid = _fork_with_pipe()
             if pid == 0:
                 for other in (outlet, *readers):
-                    os.close(other)
+                    close_quietly(other)
                 _be_inspector(inspector, share, inlet)
-            os.close(inlet)
+            close_quietly(inlet)
             children[pid] = outlet
             readers[outlet] = b""
         yield top
@@ -82,12 +75,29 @@ def _inspect_by_processes(
         _see_that_all_ended_well(children)
     finally:
         for outlet in readers:
-            os.close(outlet)
+            close_quietly(outlet)
         for pid in children:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+
+def _fork_with_pipe() -> tuple[int, int, int]:
+    """Return a pipe's ends, and what ``fork`` returns."""
+    try:
+        outlet, inlet = os.pipe()
+        try:
+            return outlet, inlet, os.fork()
+        except OSError:
+            close_quietly(outlet)
+            close_quietly(inlet)
+            raise
+    except OSError as error:
+        raise CacheError(
+            f"cannot start a process to inspect the cache: {error.strerror}",
+            hint="use fewer with -j",
+        ) from error
 
 
 def _be_inspector(inspector: Inspector, share: list[str], inlet: int) -> NoReturn:

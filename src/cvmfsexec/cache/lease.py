@@ -6,6 +6,10 @@ holder renewed it last, by the clock of the file server; what time it is there, 
 tells that is made for the question. A lease that was not renewed for long is taken
 over.
 
+A holder that was stopped, and goes on when another one has taken its lease over, finds
+that out when it renews: what it renews is the file that it has looked into, not the one
+that has got its name meanwhile.
+
 Two who take over the same stale lease at the same moment: each renames it to a name of
 its own, and looks what it has got. One has got the stale file; the other either
 nothing, or the new lease of the first, which it puts back. Between the two renames the
@@ -17,7 +21,10 @@ first may be without its lease; it finds that out when it renews.
 
 import contextlib
 import os
+import re
 import time
+
+from cvmfsexec.cache.open_files import close_quietly
 
 FILE_NAME = "cvmfsexec.lease"
 DURATION_S = 300.0
@@ -26,6 +33,7 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _MODE = 0o660
 _TOKEN_BYTES = 8
+_LEFT = re.compile(re.escape(FILE_NAME) + r"\.[0-9a-f]{16}")
 
 
 class Lease:
@@ -56,16 +64,37 @@ class Lease:
             return False
         self._is_held = False
         with contextlib.suppress(OSError):
-            if self._read(FILE_NAME)[0] == self._token:
-                os.utime(FILE_NAME, dir_fd=self._directory)
-                self._is_held = True
+            descriptor = os.open(FILE_NAME, _READ_FLAGS, dir_fd=self._directory)
+            try:
+                if os.read(descriptor, _TOKEN_BYTES) == self._token:
+                    os.utime(descriptor)
+                    self._is_held = True
+            finally:
+                close_quietly(descriptor)
         return self._is_held
 
     def release(self) -> None:
         """Let others have the lease."""
         if self.renew():
-            self._unlink(FILE_NAME)
+            self._take_away(self._token)
         self._is_held = False
+
+    def clear_abandoned(self, now_s: float) -> None:
+        """Remove what others have left who were killed with a lease in their hands.
+
+        Args:
+            now_s: What :meth:`now_s` has told.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """
+        for name in os.listdir(self._directory):
+            if not _LEFT.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):  # removed meanwhile
+                status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+                if abs(now_s - status.st_mtime) > DURATION_S:
+                    os.unlink(name, dir_fd=self._directory)
 
     def now_s(self) -> float:
         """Return what time it is where modification times come from.
@@ -77,7 +106,7 @@ class Lease:
         try:
             return os.fstat(descriptor).st_mtime
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
             self._unlink(self._own_name)
 
     def _create(self) -> bool:
@@ -87,35 +116,55 @@ class Lease:
             return False
         try:
             os.write(descriptor, self._token)
+        except OSError:
+            self._unlink(FILE_NAME)  # a full disk; nobody shall wait for nobody
+            raise
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
         self._is_held = True
         return True
 
     def _take_over(self) -> bool:
         """Remove a stale lease; return whether there is none any more."""
         try:
-            found = self._read(FILE_NAME)
-            if abs(self.now_s() - found[1]) <= DURATION_S:
+            token, renewed_s = self._read(FILE_NAME)
+            if abs(self.now_s() - renewed_s) <= DURATION_S:
                 return False
+        except FileNotFoundError:
+            return True  # released
+        return self._take_away(token, renewed_s)
+
+    def _take_away(self, token: bytes, renewed_s: float | None = None) -> bool:
+        """Remove a lease; return whether it is not there any more.
+
+        Args:
+            token: Who wrote it; another's is put back.
+            renewed_s: When; ``None`` for any time.
+        """
+        try:
             rename_in(self._directory, FILE_NAME, self._own_name)
         except FileNotFoundError:
-            return True  # released, or somebody else has just taken it over
-        if self._read(self._own_name) != found:
-            with contextlib.suppress(OSError):
-                rename_in(self._directory, self._own_name, FILE_NAME)
-            return False
-        self._unlink(self._own_name)
-        return True
+            return True  # somebody else has just taken it over
+        found = self._read(self._own_name)
+        if found[0] == token and renewed_s in (None, found[1]):
+            self._unlink(self._own_name)
+            return True
+        with contextlib.suppress(OSError):
+            rename_in(self._directory, self._own_name, FILE_NAME)
+        return False
 
     def _read(self, name: str) -> tuple[bytes, float]:
         """Return who wrote a lease (an inode may be used again), and when."""
-        descriptor = os.open(name, _READ_FLAGS, dir_fd=self._directory)
+        try:
+            descriptor = os.open(name, _READ_FLAGS, dir_fd=self._directory)
+        except PermissionError:  # another user's, with a strict umask
+            status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            return b"", status.st_mtime
         try:
             token = os.read(descriptor, _TOKEN_BYTES)
             return token, os.fstat(descriptor).st_mtime
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
 
     def _unlink(self, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -13,9 +13,12 @@ file, and keeps it alone; whoever needs the sum adds them up.
   charged to the account, under the lock of the whole ledger, and all charges together
   stay below the limit. An account is charged in advance for some small objects, so that
   most of them cost one write of 64 bytes and no lock.
+* **Too much rather than too little.** Where it cannot be known whether an object is
+  counted already, it is counted: the dead may have been about to link it, and so may
+  those who store while somebody counts. To make room begins with counting.
 * **The file is a hint.** If it is missing, damaged or cut off, the next who looks makes
   it anew from an estimate, and the cache is counted in the background. Who finds his
-  account gone writes it again.
+  account gone writes it again; before each object he looks whether the file is.
 
 Locks are those of :mod:`cvmfsexec.cache.byte_locks`, on bytes far behind the end of
 the file. The lock of the ledger is held for some microseconds; who does not get it
@@ -35,8 +38,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cvmfsexec.cache import byte_locks, ledger_format
-from cvmfsexec.cache.ledger_format import Account, Summary
-from cvmfsexec.errors import FormatError
+from cvmfsexec.cache.ledger_book import ACCOUNT_LOCKS, Book, account_start, page_start
+from cvmfsexec.cache.ledger_format import Account
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.format.digest import ContentHash
 
 if TYPE_CHECKING:
@@ -48,174 +52,12 @@ LOCK_PATIENCE_S = 2.0
 _LOW_PATIENCE_S = 0.02
 _LOW_PATIENCE_FOR_S = 10.0  # after a wait in vain: the holder may be stopped
 _PAUSE_S = 0.0005
-_ESTIMATE_VALID_S = 60.0  # where nobody knows what others store
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-_ACCOUNT_LOCKS = 1 << 61
 _LEDGER_LOCK = 1 << 62
 _BROOM_LOCK = _LEDGER_LOCK + 1
 
-_FIRST_READ_ACCOUNTS = 64
-_FIRST_READ_BYTES = (
-    ledger_format.ACCOUNTS_START + _FIRST_READ_ACCOUNTS * ledger_format.ACCOUNT_BYTES
-)
 _OPENINGS_MAX = 10
-
-
-class Book:
-    """What stands in a ledger, while its lock is held.
-
-    Attributes:
-        summary: The whole.
-        accounts: Those of the living, and of the dead that were not settled yet.
-    """
-
-    def __init__(self, file: int, number: int, *, is_private: bool) -> None:
-        self._file = file
-        self._is_private = is_private
-        self._number = number  # of our own account
-        self.accounts: dict[int, Account] = {}
-        self.summary = Summary(0)
-
-    def has(self, own: Account) -> bool:
-        """Whether our account stands in the file as it ought to."""
-        record = os.pread(
-            self._file, ledger_format.ACCOUNT_BYTES, _account_start(self._number)
-        )
-        return record == own.serialize()
-
-    def read(
-        self, own: Account, estimate: "Callable[[], Usage]", *, is_new: bool
-    ) -> None:
-        """Read everything; what is damaged is replaced.
-
-        Args:
-            own: What our account ought to be; it is written if it is not.
-            estimate: Tells how much there is, if the ledger does not.
-            is_new: Whether the account may still be that of a dead one.
-        """
-        data = os.pread(self._file, _FIRST_READ_BYTES, 0)
-        try:
-            summary = Summary.parse(data)
-        except FormatError:
-            summary = None
-        count = ledger_format.ACCOUNTS_MAX if summary is None else summary.account_count
-        self._read_accounts(data[ledger_format.ACCOUNTS_START :], count)
-        if summary is not None:
-            self.summary = summary
-        found = self.accounts.get(self._number)
-        if found is not None and is_new and summary is not None:
-            self.add_to_base(found.stored_bytes)
-        if found != own:
-            self.write_account(own)
-        if summary is None or (self._is_private and _is_stale(summary)):
-            self._begin_anew(estimate())
-        if self._number >= self.summary.account_count:
-            count = self._number + 1
-            self.write_summary(self.summary._replace(account_count=count))
-
-    @property
-    def used_bytes(self) -> int:
-        """How much is stored."""
-        return max(0, self._sum_bytes)
-
-    def visible_bytes(self, before: dict[int, Account]) -> int:
-        """How much of that can be seen in the directory for certain.
-
-        Args:
-            before: The accounts, a while ago. Who has written nothing since then has
-                made visible what was written down before; of ours we know.
-        """
-        linking = sum(
-            account.linking_bytes
-            for number, account in self.accounts.items()
-            if number == self._number or account != before.get(number)
-        )
-        return self._sum_bytes - linking
-
-    @property
-    def limit_bytes(self) -> int:
-        """The lowest limit of all; 0 for none."""
-        limits = (account.limit_bytes for account in self.accounts.values())
-        return min(filter(None, limits), default=0)
-
-    @property
-    def free_bytes(self) -> int:
-        """How much may still be charged; negative if there is too much already."""
-        limit_bytes = self.limit_bytes or ledger_format.BYTES_MAX
-        promised_bytes = sum(
-            account.charged_bytes - account.stored_bytes
-            for account in self.accounts.values()
-        )
-        used_bytes = self.used_bytes
-        if not self.summary.counted_at_s:
-            used_bytes += used_bytes // 8  # an estimate may be too low
-        return limit_bytes - used_bytes - promised_bytes
-
-    @property
-    def _sum_bytes(self) -> int:
-        stored = sum(account.stored_bytes for account in self.accounts.values())
-        return self.summary.base_bytes + stored
-
-    def settle_dead(self) -> None:
-        """Close the accounts of those who have died."""
-        for number, account in list(self.accounts.items()):
-            lock = _ACCOUNT_LOCKS + number
-            if number != self._number and not byte_locks.is_locked(self._file, lock):
-                # In this order: a death in between counts too much, not too little.
-                self.add_to_base(account.stored_bytes)
-                self.clear_account(number)
-
-    def in_use(self) -> frozenset[ContentHash]:
-        """Return what the living have pinned."""
-        self.settle_dead()
-        return frozenset(
-            content_hash
-            for number in self.accounts
-            for content_hash in ledger_format.parse_pins(
-                os.pread(self._file, ledger_format.PIN_PAGE_BYTES, _page_start(number))
-            )
-        )
-
-    def write_summary(self, summary: Summary) -> None:
-        """Change the summary."""
-        self.summary = summary
-        os.pwrite(self._file, summary.serialize(), 0)
-
-    def add_to_base(self, added_bytes: int) -> None:
-        """Count more, or less, than the accounts tell of."""
-        base_bytes = self.summary.base_bytes + added_bytes
-        self.write_summary(self.summary._replace(base_bytes=base_bytes))
-
-    def write_account(self, account: Account) -> None:
-        """Write our own account."""
-        self.accounts[self._number] = account
-        os.pwrite(self._file, account.serialize(), _account_start(self._number))
-
-    def clear_account(self, number: int) -> None:
-        """Forget an account."""
-        self.accounts.pop(number, None)
-        os.pwrite(self._file, ledger_format.NO_ACCOUNT, _account_start(number))
-
-    def _read_accounts(self, table: bytes, count: int) -> None:
-        if count > _FIRST_READ_ACCOUNTS:
-            rest_bytes = (count - _FIRST_READ_ACCOUNTS) * ledger_format.ACCOUNT_BYTES
-            table += os.pread(self._file, rest_bytes, _FIRST_READ_BYTES)
-        self.accounts = ledger_format.parse_accounts(table)
-
-    def _begin_anew(self, estimate: "Usage") -> None:
-        with contextlib.suppress(OSError):  # so that a full disk does not matter later
-            os.posix_fallocate(self._file, 0, _FIRST_READ_BYTES)
-        stored = sum(account.stored_bytes for account in self.accounts.values())
-        is_exact = estimate.is_exact or self._is_private  # which has nobody to count
-        counted_at_s = int(time.time()) if is_exact else 0
-        self.write_summary(
-            self.summary._replace(
-                base_bytes=estimate.used_bytes - stored,
-                counted_at_s=counted_at_s,
-                account_count=max(self.accounts) + 1,
-            )
-        )
 
 
 class Ledger:
@@ -267,8 +109,11 @@ class Ledger:
             self._is_private = True
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[Book]:
+    def locked(self, *, is_lenient: bool = False) -> Iterator[Book]:
         """Have the ledger to oneself for the time of a ``with``; not for long.
+
+        Args:
+            is_lenient: See ``Book``; for who makes room.
 
         Raises:
             OSError: It cannot be had, or not within ``LOCK_PATIENCE_S``.
@@ -278,7 +123,12 @@ class Ledger:
         try:
             file, is_new = self._lock()
             try:
-                book = Book(file, self._number, is_private=self._is_private)
+                book = Book(
+                    file,
+                    self._number,
+                    is_private=self._is_private,
+                    is_lenient=is_lenient,
+                )
                 self._settle(book, is_new=is_new)
                 yield book
             finally:
@@ -300,7 +150,7 @@ class Ledger:
             yield False  # another thread of ours is
             return
         try:
-            with self.locked():
+            with self.locked(is_lenient=True):
                 file = self._open()
                 is_ours = byte_locks.try_lock(file, _BROOM_LOCK)
             try:
@@ -312,43 +162,54 @@ class Ledger:
             self._brooming.release()
 
     def charge(self, book: Book, charged_bytes: int) -> None:
-        """Charge the account, or give back; what it has stored goes to the base."""
+        """Charge the account, or give back; what it has stored goes to the base.
+
+        Raises:
+            OSError: It could not be written down, and is not charged.
+        """
         with self._mutex:
-            stored_bytes = self._account.stored_bytes
-            if stored_bytes:
-                book.add_to_base(stored_bytes)
+            before = self._account
+            if before.stored_bytes:
+                book.add_to_base(before.stored_bytes)
             self._add(
-                charged_bytes=charged_bytes - stored_bytes, stored_bytes=-stored_bytes
+                charged_bytes=charged_bytes - before.stored_bytes,
+                stored_bytes=-before.stored_bytes,
             )
-            book.write_account(self._account)
+            try:
+                book.write_account(self._account)
+            except OSError:
+                self._account = before
+                raise
             self._written = self._account
 
     def count(self, size_bytes: int) -> None:
         """Count an object that will be visible in a moment, and was charged.
 
         Raises:
-            OSError: It could not be written down.
+            OSError: It could not be written down, and is not counted.
         """
+        if not self._is_still_there():
+            with self.locked():
+                pass  # we have an account in the one that has taken its place
         with self._mutex:
+            before = self._account
             self._add(stored_bytes=size_bytes, linking_bytes=size_bytes)
-            self._write()
+            try:
+                self._write()
+            except OSError:
+                self._account = before
+                raise
 
     def count_linked(self, size_bytes: int) -> None:
-        """Take notice that it is visible; that is written down with the next one."""
-        with self._mutex:
+        """Take notice that it is visible."""
+        with self._mutex, contextlib.suppress(OSError):
             self._add(linking_bytes=-size_bytes)
+            self._write()
 
     def count_refused(self, size_bytes: int) -> None:
         """Take notice that it will not be visible; it is charged as before."""
-        # What cannot be written now will be counted anew.
         with self._mutex, contextlib.suppress(OSError):
             self._add(stored_bytes=-size_bytes, linking_bytes=-size_bytes)
-            self._write()
-
-    def count_removed(self, size_bytes: int) -> None:
-        """Count an object that was there and is not any more."""
-        with self._mutex, contextlib.suppress(OSError):
-            self._add(stored_bytes=-size_bytes, charged_bytes=-size_bytes)
             self._write()
 
     def pin(self, content_hash: ContentHash) -> int | None:
@@ -384,7 +245,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the account."""
-        with contextlib.suppress(OSError), self.locked() as book:
+        with contextlib.suppress(OSError), self.locked() as book, self._mutex:
+            self._is_closed = True
             book.add_to_base(self._account.stored_bytes)
             book.clear_account(self._number)
         with self._turn:
@@ -442,6 +304,11 @@ class Ledger:
             else:
                 file = os.open(FILE_NAME, _FLAGS, 0o600, dir_fd=self._directory)
             status = os.fstat(file)
+            if status.st_nlink > 1:  # a copy of the cache, made of links, has it too
+                close_quietly(file)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(FILE_NAME, dir_fd=self._directory)
+                return self._open()
             self._identity = (status.st_dev, status.st_ino)
             self._file = file
         return self._file
@@ -451,24 +318,22 @@ class Ledger:
         with self._mutex:
             self._write_released()
             is_lost = not book.has(self._written)
-            if is_lost:
-                # Whoever made the ledger anew has counted what we had stored.
-                stored_bytes = self._account.stored_bytes
-                self._add(charged_bytes=-stored_bytes, stored_bytes=-stored_bytes)
             book.read(self._account, self._estimate, is_new=is_new)
             self._written = self._account
+            if is_lost and self._account.stored_bytes:
+                book.doubt()  # who made it anew may have counted that, too
             if is_lost and not is_new and self._file is not None:
                 self._write_all_pins(self._file)
 
     def _write_all_pins(self, file: int) -> None:
         with contextlib.suppress(OSError):  # no room: nothing is pinned then
             page = ledger_format.serialize_pins(self._pins)
-            os.pwrite(file, page, _page_start(self._number))
+            os.pwrite(file, page, page_start(self._number))
 
     def _register(self, file: int) -> None:
         """Take an account that belongs to none of the living."""
         for number in range(ledger_format.ACCOUNTS_MAX):
-            if byte_locks.try_lock(file, _ACCOUNT_LOCKS + number):
+            if byte_locks.try_lock(file, ACCOUNT_LOCKS + number):
                 break
         else:
             self._leave()
@@ -481,7 +346,7 @@ class Ledger:
     def _leave(self) -> None:
         with self._mutex:
             if self._file is not None:
-                os.close(self._file)
+                close_quietly(self._file)
                 self._file = None
 
     def _add(
@@ -497,30 +362,19 @@ class Ledger:
 
     def _write(self) -> None:
         """Write the account down; the caller has the mutex."""
-        if self._file is not None:  # else it is written when there is one again
-            account = self._account
-            os.pwrite(self._file, account.serialize(), _account_start(self._number))
-            self._written = account
+        if self._file is None or self._is_closed:
+            raise OSError(errno.ESTALE, "the ledger is gone")
+        account = self._account
+        os.pwrite(self._file, account.serialize(), account_start(self._number))
+        self._written = account
 
     def _write_pin(self, number: int) -> None:
         if self._file is not None:
             record = ledger_format.serialize_pin(self._pins[number])
-            start = _page_start(self._number) + number * ledger_format.PIN_BYTES
+            start = page_start(self._number) + number * ledger_format.PIN_BYTES
             os.pwrite(self._file, record, start)
 
     def _write_released(self) -> None:
         while self._released:
             with contextlib.suppress(OSError):  # ends with our process anyway
                 self._write_pin(self._released.popleft())
-
-
-def _is_stale(summary: Summary) -> bool:
-    return not 0 <= time.time() - summary.counted_at_s < _ESTIMATE_VALID_S
-
-
-def _account_start(number: int) -> int:
-    return ledger_format.ACCOUNTS_START + number * ledger_format.ACCOUNT_BYTES
-
-
-def _page_start(number: int) -> int:
-    return ledger_format.PINS_START + number * ledger_format.PIN_PAGE_BYTES

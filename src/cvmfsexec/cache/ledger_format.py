@@ -39,8 +39,8 @@ BYTES_MAX = 1 << 60
 """No cache holds more; larger numbers are damage."""
 
 _MAGIC = b"cvmfsexec ledger"
-_VERSION = 1
-_SUMMARY = struct.Struct("<16sIIIqqq")
+_VERSION = 3
+_SUMMARY = struct.Struct("<16sIIIqqqqqQ")
 _ACCOUNT = struct.Struct("<4sqqqq")
 _ACCOUNT_MAGIC = b"acct"
 _CHECKSUM = struct.Struct("<I")
@@ -63,6 +63,11 @@ class Summary(NamedTuple):
         hopeless_until_s: Until then, no cleaning will make room.
         account_count: Accounts from this number on are empty.
         cleaned_at_s: When the last cleanings were, the oldest first.
+        removed_bytes: All that was ever counted as removed.
+        begun_at_ns: When the ledger was begun, in nanoseconds since 1970; it is another
+            one if this is different.
+        inode: Number of the file that it was begun in. A copy has another one, and
+            may have been made before or after that of the objects.
     """
 
     base_bytes: int
@@ -70,6 +75,9 @@ class Summary(NamedTuple):
     hopeless_until_s: int = 0
     account_count: int = 0
     cleaned_at_s: tuple[int, ...] = ()
+    removed_bytes: int = 0
+    begun_at_ns: int = 0
+    inode: int = 0
 
     @classmethod
     def parse(cls, data: bytes) -> "Summary":
@@ -84,16 +92,29 @@ class Summary(NamedTuple):
             raise FormatError("not a ledger")
         if accounts > ACCOUNTS_MAX or cleanings > CLEANINGS_MAX:
             raise FormatError("a ledger that is longer than one can be")
-        _check_bytes(numbers[0])
+        base, counted_at_s, hopeless_until_s, removed, begun_at_ns, inode = numbers
+        _check_bytes(base)
+        _check_bytes(removed)
         times = body[_SUMMARY.size : _SUMMARY.size + cleanings * _TIME.size]
         cleaned_at_s = tuple(time_s for (time_s,) in _TIME.iter_unpack(times))
-        base, counted_at_s, hopeless_until_s = numbers
-        return cls(base, counted_at_s, hopeless_until_s, accounts, cleaned_at_s)
+        return cls(
+            base,
+            counted_at_s,
+            hopeless_until_s,
+            accounts,
+            cleaned_at_s,
+            removed,
+            begun_at_ns,
+            inode,
+        )
 
     def serialize(self) -> bytes:
         """Return the bytes; of the cleanings, only the last ones."""
         cleanings = self.cleaned_at_s[-CLEANINGS_MAX:]
-        numbers = (self.base_bytes, self.counted_at_s, self.hopeless_until_s)
+        numbers = (
+            *(self.base_bytes, self.counted_at_s, self.hopeless_until_s),
+            *(self.removed_bytes, self.begun_at_ns, self.inode),
+        )
         counts = (self.account_count, len(cleanings))
         start = _SUMMARY.pack(_MAGIC, _VERSION, *counts, *numbers)
         times = b"".join(map(_TIME.pack, cleanings))
@@ -138,9 +159,13 @@ class Account(NamedTuple):
 NO_ACCOUNT = bytes(ACCOUNT_BYTES)
 
 
-def parse_accounts(data: bytes) -> dict[int, Account]:
-    """Return the accounts in a table by their number; damaged ones are left out."""
+def parse_accounts(data: bytes) -> tuple[dict[int, Account], tuple[int, ...]]:
+    """Return the accounts in a table by their number, and the numbers of damaged ones.
+
+    One that is being written meanwhile may look damaged.
+    """
     accounts: dict[int, Account] = {}
+    damaged: list[int] = []
     for number in range(len(data) // ACCOUNT_BYTES):
         record = data[number * ACCOUNT_BYTES : (number + 1) * ACCOUNT_BYTES]
         if record == NO_ACCOUNT:
@@ -148,13 +173,14 @@ def parse_accounts(data: bytes) -> dict[int, Account]:
         try:
             accounts[number] = Account.parse(record)
         except FormatError:
-            continue  # its owner, if it lives, writes it anew
-    return accounts
+            damaged.append(number)
+    return accounts, tuple(damaged)
 
 
 def parse_pins(page: bytes) -> Iterator[ContentHash]:
     """Yield what is pinned in a page; damage is passed over."""
-    end = min(len(page), PINS_MAX * PIN_BYTES)
+    told_bytes = len(page.rstrip(b"\0"))  # of most pages little
+    end = min(len(page), PINS_MAX * PIN_BYTES, told_bytes + PIN_BYTES)
     for offset in range(0, end - PIN_BYTES + 1, PIN_BYTES):
         digest, algorithm, is_pinned = _PIN.unpack_from(page, offset)
         if is_pinned == _PINNED and algorithm < _ALGORITHMS:

@@ -3,27 +3,23 @@
 With a limit it is a cache: what was stored or opened longest ago is forgotten.
 """
 
-import contextlib
-import os
 import threading
 from collections import OrderedDict
-from contextlib import AbstractContextManager
 
 from cvmfsexec.cache import scratch
-from cvmfsexec.cache.pins import NO_PIN, Pin
+from cvmfsexec.cache.lone_store import LoneStore
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.store import Transaction
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
 
-class MemoryStore:
+class MemoryStore(LoneStore):
     """An ``ObjectStore`` that ends with its process.
 
     Args:
         limit_bytes: How much to hold; 0 for any.
     """
-
-    quota = None
 
     def __init__(self, limit_bytes: int = 0) -> None:
         self._limit_bytes = limit_bytes
@@ -43,20 +39,6 @@ class MemoryStore:
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
         return content_hash in self._objects
-
-    def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- as below
-        """See ``ObjectStore``; nothing is removed."""
-        return NO_PIN
-
-    def claim(
-        self,
-        content_hash: ContentHash,  # noqa: ARG002 -- see ``ObjectStore``
-        *,
-        patience_s: float,  # noqa: ARG002
-        size_bytes: int | None = None,  # noqa: ARG002
-    ) -> AbstractContextManager[bool]:
-        """See ``ObjectStore``; there are no other processes."""
-        return contextlib.nullcontext(enter_result=True)
 
     def transaction(self) -> "_MemoryTransaction":
         """See ``ObjectStore``."""
@@ -125,6 +107,6 @@ def _file_of(content: bytes) -> int:
     try:
         scratch.write_all(descriptor, content)
     except OSError as error:
-        os.close(descriptor)
+        close_quietly(descriptor)
         raise CacheError(f"no room for an object: {error.strerror}") from error
     return descriptor

@@ -13,14 +13,14 @@ Facts about unnamed files:
 * NFS, Lustre, overlayfs before Linux 6.1 and others do not have them. That shows when
   the first is made or linked, and is remembered.
 
-There, a file has a name in ``txn/`` until it is renamed, and is locked (``flock``) by
+There, a file has a name in ``txn/`` until it has its own, and is locked (``flock``) by
 its writer. The kernel lets go of the lock when the writer dies, in whichever pid
 namespace, so a file that can be locked by somebody else is a dead one's and is removed
 at the next start. Nobody waits: a lock that is held means "leave it alone". Between
 creation and lock lies a gap in which a live file can be taken for a dead one; its
-writer finds the name gone when it renames, and merely keeps nothing.
+writer finds the name gone when it is done, and merely keeps nothing.
 
-Where a file system has no such locks, a file that was not written for a day is dead.
+Where a file system has no such locks, a file that was not written for an hour is dead.
 Names of other programs (the original client's) are left alone.
 """
 
@@ -35,14 +35,22 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.open_files import close_quietly
 
 DIRECTORY = "txn"
 
-_PREFIX = "cvmfsexec."
+PREFIX = "cvmfsexec."
+"""How the names of our files begin."""
+
+AGE_OF_DEATH_S = 3600.0
+"""An idle transfer is cut off within minutes; who was stopped for longer, and finds the
+name of a file gone, keeps nothing. On a directory of many nodes, what thousands of
+jobs leave in a day would take room that nobody counts."""
+
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SHARED_FILE = 0o660  # as the original makes alien caches
 _SHARED_DIRECTORY = 0o770
-_AGE_OF_DEATH_S = 86_400  # an idle transfer is cut off within minutes
+_DIRECTORIES_MADE_MAX = 3  # who makes room removes empty ones
 
 # Kernels that do not know O_TMPFILE see an attempt to write to a directory.
 _NO_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
@@ -54,6 +62,18 @@ _NO_LINKS = _NO_UNNAMED_FILES | {
     errno.EPERM,
     errno.EXDEV,
 }
+
+# Of files with names: sshfs, file systems of cameras, AFS between directories.
+_NO_HARD_LINKS = frozenset(
+    {
+        errno.EPERM,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.EINVAL,
+        errno.EMLINK,
+        errno.EXDEV,
+    }
+)
 
 _T = TypeVar("_T")
 
@@ -90,6 +110,7 @@ class PendingFiles:
         self._directory = directory
         self._is_shared = is_shared
         self._has_unnamed = True  # until it turns out otherwise
+        self._has_hard_links = True  # likewise
         # Random, not a pid: several pid namespaces and hosts share one directory.
         self._token = os.urandom(8).hex()
         self._numbers = itertools.count()
@@ -127,12 +148,13 @@ class PendingFiles:
         """
         if self._is_shared:
             os.fchmod(file.descriptor, _SHARED_FILE)
-        if file.name is not None and os.access(path, os.F_OK, dir_fd=self._directory):
-            self.forget(file)  # or the rename would replace the other
-            return False
         try:
-            self._place(file, path)
+            if file.name is None:
+                self._place(file, path)
+            else:
+                self._place_beside(file.name, path)
         except FileExistsError:
+            self.forget(file)
             return False
         return True
 
@@ -158,7 +180,7 @@ class PendingFiles:
     def discard(self, file: PendingFile) -> None:
         """Close and remove a file that is not wanted any more."""
         self.forget(file)
-        scratch.close_unwanted(file.descriptor)
+        close_quietly(file.descriptor)
 
     def forget(self, file: PendingFile) -> None:
         """Remove a file that will not be kept; the descriptor stays open."""
@@ -184,10 +206,10 @@ class PendingFiles:
         except OSError:
             return 0  # not there yet
         try:
-            names = [n for n in os.listdir(directory) if n.startswith(_PREFIX)]
+            names = [n for n in os.listdir(directory) if n.startswith(PREFIX)]
             return sum(act(directory, name) for name in names)
         finally:
-            os.close(directory)
+            close_quietly(directory)
 
     def _place(self, file: PendingFile, path: str) -> None:
         """Rename or link a file; only a link can raise ``FileExistsError``."""
@@ -201,6 +223,28 @@ class PendingFiles:
                 raise
             self._has_unnamed = False
             self._place_copy(file.descriptor, path)
+
+    def _place_beside(self, name: str, path: str) -> None:
+        """Give a file with a name its place, where no other is.
+
+        On a network file system, who has the other open on another node would lose it
+        if that were replaced, equal or not.
+        """
+        directory = self._directory
+        if self._has_hard_links:
+            link = partial(os.link, src_dir_fd=directory, dst_dir_fd=directory)
+            try:
+                self._make(path, partial(link, name, path, follow_symlinks=False))
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                self._has_hard_links = False
+            else:
+                self._unlink(name)
+                return
+        if os.access(path, os.F_OK, dir_fd=directory):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        self._rename(name, path)
 
     def _link(self, descriptor: int, path: str) -> None:
         # Python follows the link in /proc only if a directory is given, too.
@@ -225,7 +269,7 @@ class PendingFiles:
             self._unlink(name)
             raise
         finally:
-            scratch.close_unwanted(descriptor)
+            close_quietly(descriptor)
 
     def _create_named(self) -> tuple[int, str]:
         while True:
@@ -239,16 +283,17 @@ class PendingFiles:
             return descriptor, name
 
     def _new_name(self) -> str:
-        return f"{DIRECTORY}/{_PREFIX}{self._token}.{next(self._numbers)}"
+        return f"{DIRECTORY}/{PREFIX}{self._token}.{next(self._numbers)}"
 
     def _make(self, path: str, make: Callable[[], _T]) -> _T:
         """Make something, after the directory that it lies in if that is missing."""
-        try:
-            return make()
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):  # another process was faster
-                self._make_directory(os.path.dirname(path))
-            return make()
+        for _ in range(_DIRECTORIES_MADE_MAX):
+            try:
+                return make()
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    self._make_directory(os.path.dirname(path))
+        return make()
 
     def _make_directory(self, path: str) -> None:
         os.mkdir(path, 0o700, dir_fd=self._directory)
@@ -275,7 +320,7 @@ def _remove_if_dead(directory: int, name: str) -> bool:
     else:
         return True
     finally:
-        os.close(descriptor)
+        close_quietly(descriptor)
 
 
 def _is_dead_file(directory: int, name: str) -> bool:
@@ -286,13 +331,13 @@ def _is_dead_file(directory: int, name: str) -> bool:
     try:
         return _is_dead(descriptor)
     finally:
-        os.close(descriptor)
+        close_quietly(descriptor)
 
 
 def _is_dead(descriptor: int) -> bool:
     locked = _lock(descriptor)
     if locked is None:
-        return time.time() - os.fstat(descriptor).st_mtime > _AGE_OF_DEATH_S
+        return time.time() - os.fstat(descriptor).st_mtime > AGE_OF_DEATH_S
     return locked
 
 

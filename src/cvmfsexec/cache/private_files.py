@@ -2,13 +2,16 @@
 
 They have no name, so no other user can write to them, whoever owns the cache. Small
 ones live in memory; larger ones on disk, so that they do not count towards the memory
-of the job, or in memory if there is no disk.
+of the job. What a disk has no room for goes to the next one, and then to memory.
 """
 
-import contextlib
 import os
+from collections.abc import Iterator
 
+from cvmfsexec import log
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.open_files import close_quietly
+from cvmfsexec.cache.pending import PendingFile
 from cvmfsexec.errors import CacheError
 
 SMALL_BYTES = 1 << 20
@@ -31,36 +34,49 @@ class PrivateFiles:
     def __init__(self, *directories: str) -> None:
         self._directories = directories
 
-    def create(self, size_bytes: int) -> int:
-        """Return a new empty file that is going to hold so much.
+    def places(self, *, is_small: bool) -> Iterator[PendingFile]:
+        """Yield new files, the best first, as they are needed.
 
-        Raises:
-            CacheError: There is no place for it.
+        Args:
+            is_small: Whether that is in memory.
         """
-        if size_bytes > SMALL_BYTES:
-            for directory in self._directories:
-                with contextlib.suppress(OSError):
-                    return scratch.open_unnamed(directory)
-        if size_bytes > scratch.MEMORY_BYTES_MAX:
-            raise CacheError("no place for a large object, not even in memory")
-        try:
-            return scratch.open_in_memory()
-        except OSError as error:
-            raise CacheError(f"no room for an object: {error.strerror}") from error
+        if is_small:
+            yield from self._in_memory()
+        yield from self._on_disk()
+        if not is_small:
+            yield from self._in_memory()
 
-    def holding(self, content: bytes | bytearray | memoryview) -> int:
+    def _on_disk(self) -> Iterator[PendingFile]:
+        for directory in self._directories:
+            try:
+                descriptor = scratch.open_unnamed(directory)
+            except OSError as error:
+                log.debug("cache: no file in %s: %s", directory, error.strerror)
+            else:
+                yield PendingFile(descriptor, is_in_cache=False)
+
+    def _in_memory(self) -> Iterator[PendingFile]:
+        try:
+            descriptor = scratch.open_in_memory()
+        except OSError as error:
+            log.debug("cache: no file in memory: %s", error.strerror)
+        else:
+            yield PendingFile(
+                descriptor, is_in_cache=False, room_bytes=scratch.MEMORY_BYTES_MAX
+            )
+
+    def holding(self, content: bytes | bytearray) -> int:
         """Return a new file with some content.
 
         Raises:
             CacheError: There is no room for it.
         """
-        descriptor = self.create(len(content))
+        writing = PrivateWriting(self)
         try:
-            scratch.write_all(descriptor, content)
-        except OSError as error:
-            os.close(descriptor)
-            raise CacheError(f"no room for an object: {error.strerror}") from error
-        return descriptor
+            writing.write(content)
+            return writing.finish()
+        finally:
+            writing.discard()
 
 
 class PrivateWriting:
@@ -69,28 +85,38 @@ class PrivateWriting:
     def __init__(self, files: PrivateFiles) -> None:
         self._files = files
         self._gathered = bytearray()
-        self._descriptor: int | None = None
+        self._places: Iterator[PendingFile] = iter(())
+        self._file: PendingFile | None = None
         self.size_bytes = 0
 
     def write(self, data: bytes | bytearray) -> None:
         """Append bytes.
 
         Raises:
-            CacheError: There is no room.
+            CacheError: There is no room for them anywhere.
         """
-        self.size_bytes += len(data)
-        if self._descriptor is None:
+        if self._file is not None:
+            self._file = self._append(self._file, data)
+        else:
             self._gathered += data
-            if len(self._gathered) <= SMALL_BYTES:
-                return
-            # Nobody knows how large it will be, so it takes the place for large ones.
-            self._descriptor = self._files.create(scratch.MEMORY_BYTES_MAX)
-            data = self._gathered
-        try:
-            scratch.write_all(self._descriptor, data)
-        except OSError as error:
-            raise CacheError(f"no room for an object: {error.strerror}") from error
-        self._gathered = bytearray()
+            if len(self._gathered) > SMALL_BYTES:
+                self._file = self._begin(is_small=False)
+
+    def take_over(self, source: int, size_bytes: int) -> None:
+        """Begin with the first bytes of another file.
+
+        Raises:
+            CacheError: There is no room for them anywhere, or they cannot be read.
+        """
+        for offset in range(0, size_bytes, SMALL_BYTES):
+            length = min(SMALL_BYTES, size_bytes - offset)
+            try:
+                piece = os.pread(source, length, offset)
+            except OSError as error:
+                raise CacheError(f"cannot copy: {error.strerror}") from error
+            if len(piece) != length:
+                raise CacheError("a file shrank while it was copied")
+            self.write(piece)
 
     def finish(self) -> int:
         """Return a descriptor of the file, which becomes the caller's.
@@ -98,14 +124,54 @@ class PrivateWriting:
         Raises:
             CacheError: There is no room.
         """
-        if self._descriptor is None:
-            return self._files.holding(self._gathered)
-        descriptor, self._descriptor = self._descriptor, None
-        return descriptor
+        file = self._file or self._begin(is_small=True)
+        self._file = None
+        return file.descriptor
 
     def discard(self) -> None:
         """Forget what was not finished."""
         self._gathered = bytearray()
-        if self._descriptor is not None:
-            scratch.close_unwanted(self._descriptor)
-            self._descriptor = None
+        if self._file is not None:
+            close_quietly(self._file.descriptor)
+            self._file = None
+
+    def _begin(self, *, is_small: bool) -> PendingFile:
+        self._places = self._files.places(is_small=is_small)
+        gathered, self._gathered = self._gathered, bytearray()
+        return self._append(self._next(None), gathered)
+
+    def _append(self, file: PendingFile, data: bytes | bytearray) -> PendingFile:
+        """Write to a file, or to one that has room for all; return that."""
+        while not _has_taken(file, data, self.size_bytes):
+            file = self._next(file)
+        self.size_bytes += len(data)
+        return file
+
+    def _next(self, full: PendingFile | None) -> PendingFile:
+        """Return another file, with what was written so far; the full one is closed."""
+        self._file = None
+        try:
+            for file in self._places:
+                try:
+                    if full is not None:
+                        scratch.copy_start(
+                            full.descriptor, file.descriptor, self.size_bytes
+                        )
+                except OSError:
+                    close_quietly(file.descriptor)  # no room here, either
+                else:
+                    return file
+        finally:
+            if full is not None:
+                close_quietly(full.descriptor)
+        raise CacheError("no room for an object, not even in memory")
+
+
+def _has_taken(file: PendingFile, data: bytes | bytearray, offset: int) -> bool:
+    if not file.has_room(offset + len(data)):
+        return False
+    try:
+        scratch.write_all_at(file.descriptor, data, offset)
+    except OSError:
+        return False
+    return True

@@ -22,7 +22,6 @@ asks the ledger, or makes room.
 
 import contextlib
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +30,8 @@ from typing import TYPE_CHECKING
 
 from cvmfsexec import log
 from cvmfsexec.cache import byte_locks
-from cvmfsexec.cache.ledger import Book, Ledger
+from cvmfsexec.cache.ledger import Ledger
+from cvmfsexec.cache.ledger_book import Book
 from cvmfsexec.cache.pins import LedgerPin, Pin
 from cvmfsexec.format.digest import ContentHash
 
@@ -98,6 +98,9 @@ class Quota:
         self._rests_until_s = float("-inf")
         self._has_warned = False
         self._closing = threading.Event()
+        self._is_in_order = True  # until somebody has looked
+        self._is_too_much = False
+        self._counting: threading.Thread | None = None
 
     def begin(self) -> None:
         """Open the account; whoever has a limit is bound by ours from now on.
@@ -127,19 +130,29 @@ class Quota:
         with self._ledger.locked() as book:
             book.settle_dead()
             self._binding_bytes = book.limit_bytes
-            is_old = book.summary.counted_at_s < time.time() - _COUNT_VALID_S
-            is_too_much = 0 < book.limit_bytes < book.used_bytes
-        if is_old or is_too_much:
-            threading.Thread(
-                target=self._put_in_order,
-                args=(os.dup(self._directory),),  # for as long as it takes
-                name="cache count",
-                daemon=True,
-            ).start()
+            is_old = _is_old(book.summary.counted_at_s)
+            self._is_too_much = _is_too_much(book)
+            self._is_in_order = not (is_old or self._is_too_much)
+
+    def put_in_order(self) -> None:
+        """See ``StoreQuota``."""
+        if self._is_in_order or self._counting is not None:
+            return
+        thread = threading.Thread(
+            target=self._count_and_clean, name="cache count", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.debug("cache: %s; counting it another time", error)
+        else:
+            self._counting = thread
 
     def close(self) -> None:
         """Give back what was granted."""
         self._closing.set()
+        if self._counting is not None:
+            self._counting.join()
         self._ledger.close()
 
     @property
@@ -254,9 +267,13 @@ class Quota:
         """Count an object whose bytes were reserved, before it becomes visible.
 
         Raises:
-            OSError: It cannot be counted.
+            OSError: It cannot be counted, and is given back.
         """
-        self._ledger.count(size_bytes)
+        try:
+            self._ledger.count(size_bytes)
+        except OSError:
+            self.give_back(size_bytes)
+            raise
 
     def count_linked(self, size_bytes: int, *, is_new: bool) -> None:
         """Take notice of whether it became visible, and was not there before."""
@@ -266,9 +283,18 @@ class Quota:
             self._ledger.count_refused(size_bytes)
             self.give_back(size_bytes)
 
-    def count_removed(self, size_bytes: int) -> None:
-        """Take notice that an object is gone."""
-        self._ledger.count_removed(size_bytes)
+    def remove(self, path: str) -> None:
+        """Remove an object that is not wanted, if it is there.
+
+        Args:
+            path: Where it is below the directory.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        from cvmfsexec.cache.eviction import remove
+
+        remove(self._directory, self._ledger, [path])
 
     def make_room_on_disk(self, size_bytes: int) -> bool:
         """Remove what was used least, as the disk does not take an object.
@@ -384,26 +410,38 @@ class Quota:
     def _rest(self) -> None:
         self._rests_until_s = time.monotonic() + REST_S
 
-    def _put_in_order(self, directory: int) -> None:
-        """Count what was estimated or is long ago; remove what is above the limit."""
+    def _count_and_clean(self) -> None:
         from cvmfsexec.cache.eviction import evict, recount
 
-        try:
-            if self._closing.wait(_COUNT_AFTER_S):
+        if not self._is_too_much and self._closing.wait(_COUNT_AFTER_S):
+            return
+        with contextlib.suppress(OSError), self._ledger.broom() as is_ours:
+            if not is_ours:
                 return
-            with contextlib.suppress(OSError), self._ledger.broom() as is_ours:
-                if is_ours:
-                    recount(directory, self._ledger, self._pace)
-                    with self._ledger.locked() as book:
-                        limit_bytes = book.limit_bytes
-                        is_too_much = 0 < limit_bytes < book.used_bytes
-                    if is_too_much:
-                        evict(directory, self._ledger, limit_bytes // 2)
-        finally:
-            os.close(directory)
+            if not self._is_too_much:
+                recount(self._directory, self._ledger, self._pace)
+            with self._ledger.locked() as book:
+                limit_bytes = book.limit_bytes
+                is_too_much = _is_too_much(book)
+            if is_too_much and not self._closing.is_set():
+                evict(self._directory, self._ledger, limit_bytes // 2)
 
     def _pace(self) -> bool:
         return not self._closing.wait(_COUNT_PAUSE_S)
+
+
+def _is_old(counted_at_s: int) -> bool:
+    """Whether a count says nothing any more.
+
+    After a power failure the ledger may be older than the objects.
+    """
+    now_s = time.time()
+    booted_at_s = now_s - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return not max(now_s - _COUNT_VALID_S, booted_at_s) < counted_at_s <= now_s
+
+
+def _is_too_much(book: Book) -> bool:
+    return 0 < book.limit_bytes < book.used_bytes
 
 
 def _is_beyond(limit_bytes: int, size_bytes: int) -> bool:

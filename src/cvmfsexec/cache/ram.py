@@ -20,6 +20,7 @@ from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.private_directory import check_privacy
 from cvmfsexec.errors import CacheError
 
@@ -57,7 +58,7 @@ class RamStore(DirectoryStore):
         try:
             store = cls.on_descriptor(place, os.dup(use), limit_bytes)
         except BaseException:
-            os.close(use)
+            close_quietly(use)
             raise
         store.use(place, use)
         return store
@@ -69,7 +70,7 @@ class RamStore(DirectoryStore):
     def close(self) -> None:
         """See ``ObjectStore``; the last one removes everything."""
         super().close()
-        os.close(self._use)
+        close_quietly(self._use)
         remove_unused(self._place)
 
 
@@ -84,7 +85,7 @@ def remove_unused(place: str) -> bool:
     if directory is not None:
         with contextlib.suppress(OSError):  # it is not ours any more
             os.rename(place, f"{place}{_REMOVED}{os.urandom(8).hex()}")
-        os.close(directory)
+        close_quietly(directory)
     _remove_renamed(place)
     return directory is not None
 
@@ -94,7 +95,7 @@ def is_unused(place: str) -> bool:
     directory = _take_alone(place)
     if directory is None:
         return False
-    os.close(directory)
+    close_quietly(directory)
     return True
 
 
@@ -113,7 +114,7 @@ def _take_alone(place: str) -> int | None:
                 return directory
     except OSError:  # somebody uses it
         pass
-    os.close(directory)
+    close_quietly(directory)
     return None
 
 
@@ -153,9 +154,9 @@ def _begin_use(place: str) -> int:
             if _lock_shared(directory) and _is_at(directory, place):
                 return directory
         except BaseException:
-            os.close(directory)
+            close_quietly(directory)
             raise
-        os.close(directory)
+        close_quietly(directory)
         time.sleep(_PAUSE_S)
     raise CacheError(f"{place} is being removed for too long")
 

@@ -4,22 +4,22 @@ It may belong to anybody, lie on a read-only mount, and be filled by the origina
 client. Unless it is this user's alone, what is found is verified (``verification``).
 """
 
-import contextlib
 import os
-from contextlib import AbstractContextManager
 from typing import NoReturn, Self
 
-from cvmfsexec.cache.pins import NO_PIN, Pin
+from cvmfsexec.cache.directory import open_file
+from cvmfsexec.cache.lone_store import LoneStore
+from cvmfsexec.cache.open_files import close_quietly
+from cvmfsexec.cache.refusals import OUT_OF_MEANS
 from cvmfsexec.cache.usage import estimate_used_bytes
 from cvmfsexec.cache.verification import Verifier
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC
-_DIRECTORY_FLAGS = _FLAGS | os.O_DIRECTORY
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class ReadOnlyStore:
+class ReadOnlyStore(LoneStore):
     """An ``ObjectStore`` that keeps nothing.
 
     Args:
@@ -27,7 +27,7 @@ class ReadOnlyStore:
         verifier: Judges what is found; ``None`` to believe it.
     """
 
-    quota = None
+    _keeps_objects = False
 
     def __init__(self, directory: int, verifier: Verifier | None) -> None:
         self._directory = directory
@@ -57,7 +57,7 @@ class ReadOnlyStore:
         try:
             verifier = Verifier.at(workspace)
         except CacheError:
-            os.close(directory)
+            close_quietly(directory)
             raise
         return cls(directory, verifier)
 
@@ -69,8 +69,10 @@ class ReadOnlyStore:
         if self._verifier is not None:
             return self._verifier.open_verified(path, self._directory, content_hash)
         try:
-            return os.open(path, _FLAGS, dir_fd=self._directory)
-        except OSError:
+            return open_file(path, self._directory)[0]
+        except OSError as error:
+            if error.errno in OUT_OF_MEANS:
+                raise CacheError(f"cannot open {path}: {error.strerror}") from error
             return None
 
     def has(self, content_hash: ContentHash) -> bool:
@@ -80,20 +82,6 @@ class ReadOnlyStore:
         if self._verifier is not None and content_hash in self._verifier.doubted:
             return False
         return os.access(content_hash.cache_path(), os.R_OK, dir_fd=self._directory)
-
-    def pin(self, content_hash: ContentHash) -> Pin:  # noqa: ARG002 -- see ObjectStore
-        """See ``ObjectStore``; somebody else decides."""
-        return NO_PIN
-
-    def claim(
-        self,
-        content_hash: ContentHash,  # noqa: ARG002 -- see ``ObjectStore``
-        *,
-        patience_s: float,  # noqa: ARG002
-        size_bytes: int | None = None,  # noqa: ARG002
-    ) -> AbstractContextManager[bool]:
-        """See ``ObjectStore``; nothing would be kept."""
-        return contextlib.nullcontext(enter_result=False)
 
     def transaction(self) -> NoReturn:
         """See ``ObjectStore``."""
@@ -111,4 +99,4 @@ class ReadOnlyStore:
         """See ``ObjectStore``."""
         if self._verifier is not None:
             self._verifier.close()
-        os.close(self._directory)
+        close_quietly(self._directory)

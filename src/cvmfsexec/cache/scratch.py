@@ -37,6 +37,19 @@ def open_in_memory() -> int:
     return os.memfd_create("cvmfs object", os.MFD_CLOEXEC)
 
 
+def lift_size_limit() -> None:
+    """Let this process write files as large as its user may have them at all.
+
+    The limit holds for unnamed files and for memory, too, so that what is larger could
+    not even be read. It is meant for the payload, which has it as before.
+    """
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
 def write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     """Write every byte; a system call may take fewer.
 
@@ -101,9 +114,3 @@ def flush(descriptor: int) -> None:
         OSError: As the kernel says; the bytes are lost.
     """
     os.close(os.dup(descriptor))
-
-
-def close_unwanted(descriptor: int) -> None:
-    """Close a file, and do not mind what a network file system says of its bytes."""
-    with contextlib.suppress(OSError):
-        os.close(descriptor)

@@ -21,7 +21,6 @@ Nothing here verifies: who commits an object answers for it (``cvmfsexec.fetch``
 """
 
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Protocol, Self
 
 from cvmfsexec.cache.pins import Pin
@@ -66,12 +65,7 @@ class Transaction(Protocol):
         """Begin."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Abort."""
         self.abort()
 
@@ -92,6 +86,13 @@ class StoreQuota(Protocol):
     @limit_bytes.setter
     def limit_bytes(self, limit_bytes: int) -> None:
         """Go by another limit from now on."""
+
+    def put_in_order(self) -> None:
+        """Count in the background what was estimated or is long ago, if it is due.
+
+        What is above the limit is removed then. It takes a thread, so it is for those
+        who stay, and have the rights that they will have.
+        """
 
     def binding_limit_bytes(self) -> int:
         """Return the lowest limit of the processes that use the store now."""

@@ -9,26 +9,30 @@ What is removed stays readable for those who have it open on this node. On other
 network file system may take it away; our clients read copies of theirs.
 
 When an object was used last is the later one of its times of access and modification;
-clients that know of the limit set the latter, others may set the former.
+clients that know of the limit set the latter, others may set the former. A time that is
+ahead of all clocks tells nothing: who sets such a one keeps nothing for ever.
 """
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
 
 from cvmfsexec import log
-from cvmfsexec.cache import contents
+from cvmfsexec.cache import contents, pending
 from cvmfsexec.cache.lease import Lease, Renewal
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.usage import estimate_used_bytes
 
 ROOM_PART = 4
 """This part of the limit is free afterwards, so that the next look finds nothing."""
 
-_LOOKS_PER_LIMIT = 32
+LOOKS_PER_LIMIT = 32
+"""So often, at least, each process looks while it stores as much as the limit is."""
+
 _USAGE_VALID_S = 60.0
-_ABANDONED_S = 86_400.0
-_PENDING = "txn"
+_CLOCKS_DIFFER_S = 86_400.0
+"""By less than that, a clock may be ahead of the one of the file system."""
+
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -36,12 +40,12 @@ class Tidying:
     """One process's part in keeping a directory small; safe to call from any thread.
 
     Args:
-        limit_bytes: The limit; 0 for none.
+        step_bytes: Look again when so much was stored; ``None`` for never.
         tidy: Looks, and removes what is too much.
     """
 
-    def __init__(self, limit_bytes: int, tidy: Callable[[], object]) -> None:
-        self._step_bytes = limit_bytes // _LOOKS_PER_LIMIT if limit_bytes else None
+    def __init__(self, step_bytes: int | None, tidy: Callable[[], object]) -> None:
+        self._step_bytes = step_bytes
         self._tidy = tidy
         self._lock = threading.Lock()
         self._unseen_bytes = self._step_bytes or 0  # look after the first object
@@ -125,21 +129,22 @@ def tidy_directory(directory: int, limit_bytes: int) -> bool:
     if not lease.acquire():
         return False
     try:
-        _remove_abandoned(directory, lease.now_s())
-        _shrink(directory, limit_bytes, Renewal(lease))
+        now_s = lease.now_s()
+        lease.clear_abandoned(now_s)
+        _remove_abandoned(directory, now_s)
+        _shrink(directory, limit_bytes, Renewal(lease), now_s)
     finally:
         lease.release()
     return True
 
 
-def _shrink(directory: int, limit_bytes: int, renewal: Renewal) -> None:
+def _shrink(directory: int, limit_bytes: int, renewal: Renewal, now_s: float) -> None:
     found: list[tuple[float, int, str, str]] = []
     for prefix in contents.PREFIXES:
         if not renewal.is_held():
             return
         for name, status in contents.object_files(directory, prefix):
-            last_used_s = max(status.st_atime, status.st_mtime)
-            found.append((last_used_s, status.st_size, prefix, name))
+            found.append((_last_used_s(status, now_s), status.st_size, prefix, name))
     used_bytes = sum(size_bytes for _, size_bytes, _, _ in found)
     if used_bytes <= limit_bytes:
         return
@@ -150,40 +155,56 @@ def _shrink(directory: int, limit_bytes: int, renewal: Renewal) -> None:
             break
         if not renewal.is_held():
             return
-        _remove_object(directory, prefix, name)
-        used_bytes -= size_bytes
-        removed += 1
+        if _remove_object(directory, prefix, name):
+            used_bytes -= size_bytes
+            removed += 1
     log.info("cache: removed %d objects that were used least recently", removed)
 
 
-def _remove_object(directory: int, prefix: str, name: str) -> None:
-    """Remove a file that was found, wherever others let its directory's name lead."""
+def _last_used_s(status: os.stat_result, now_s: float) -> float:
+    times_s = (status.st_atime, status.st_mtime)
+    known_s = (time_s for time_s in times_s if time_s - now_s < _CLOCKS_DIFFER_S)
+    return max(known_s, default=0.0)
+
+
+def _remove_object(directory: int, prefix: str, name: str) -> bool:
+    """Remove a file that was found, wherever others let its directory's name lead.
+
+    Returns:
+        Whether it is gone; others may own it, and not let us.
+    """
     try:
         parent = os.open(prefix, _DIRECTORY_FLAGS, dir_fd=directory)
     except OSError:
-        return
+        return False
     try:
-        with contextlib.suppress(FileNotFoundError):  # somebody else removed it
-            os.unlink(name, dir_fd=parent)
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True  # somebody else removed it
+    except OSError as error:
+        log.debug("cache: cannot remove %s%s: %s", prefix, name, error.strerror)
+        return False
+    else:
+        return True
     finally:
-        os.close(parent)
+        close_quietly(parent)
 
 
 def _remove_abandoned(directory: int, now_s: float) -> None:
-    """Remove our files under way that nobody has written to for a day."""
+    """Remove our files under way that nobody has written to for long."""
     try:
-        descriptor = os.open(_PENDING, _DIRECTORY_FLAGS, dir_fd=directory)
+        descriptor = os.open(pending.DIRECTORY, _DIRECTORY_FLAGS, dir_fd=directory)
     except OSError:
         return
     try:
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                if not entry.name.startswith("cvmfsexec."):
+                if not entry.name.startswith(pending.PREFIX):
                     continue
                 age_s = now_s - entry.stat(follow_symlinks=False).st_mtime
-                if age_s > _ABANDONED_S:
+                if age_s > pending.AGE_OF_DEATH_S:
                     os.unlink(entry.name, dir_fd=descriptor)
     except OSError as error:
-        log.debug("cache: cannot clear %s: %s", _PENDING, error.strerror)
+        log.debug("cache: cannot clear %s: %s", pending.DIRECTORY, error.strerror)
     finally:
-        os.close(descriptor)
+        close_quietly(descriptor)

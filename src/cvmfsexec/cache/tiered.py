@@ -3,14 +3,15 @@
 The upper one is asked first. What only the lower one has is copied up when it is
 opened, so that it comes from there the next time, and so that what had to be verified
 in the lower one is verified once. What is fetched is kept in the upper one, and in the
-lower one too unless that is only read. Limits are those of the upper store.
+lower one too unless that is only read. Limits are those of the upper store. What cannot
+be copied up is read where it is; what cannot be read is passed over, and fetched.
 """
 
-import os
 from contextlib import AbstractContextManager
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.store import ObjectStore, StoreQuota, Transaction
 from cvmfsexec.errors import CacheError
@@ -46,10 +47,10 @@ class TieredStore:
         found = self._lower.open_object(content_hash)
         if found is None:
             return None
-        try:
-            return self._copy_up(found, content_hash)
-        finally:
-            os.close(found)
+        copy = self._copy_up(found, content_hash)
+        if copy != found:
+            close_quietly(found)
+        return copy
 
     def has(self, content_hash: ContentHash) -> bool:
         """See ``ObjectStore``."""
@@ -103,13 +104,23 @@ class TieredStore:
         except (CacheError, OSError) as error:
             log.debug("cache: not kept in the lower one: %s", error)
 
-    def _copy_up(self, source: int, content_hash: ContentHash) -> int:
+    def _copy_up(self, source: int, content_hash: ContentHash) -> int | None:
+        """Return a descriptor of a copy, or the source if nothing takes one.
+
+        Returns:
+            ``None`` if there is nothing to copy.
+        """
         try:
             with self._upper.transaction() as transaction:
                 _copy(source, transaction)
                 return transaction.commit(content_hash)
-        except OSError as error:
-            raise CacheError(f"cannot copy an object: {error.strerror}") from error
+        except CacheError as error:
+            log.debug("cache: not kept in the upper one: %s", error)
+            return source
+        except OSError as error:  # a disk that fails: the network has it too
+            log.warning("cache: cannot read %s: %s", content_hash, error.strerror)
+            self._lower.remove(content_hash)
+            return None
 
 
 class _TieredTransaction(Transaction):
@@ -134,7 +145,7 @@ class _TieredTransaction(Transaction):
     def keep(self, content_hash: ContentHash) -> bool:
         """See ``Transaction``."""
         descriptor = self.commit(content_hash)
-        os.close(descriptor)
+        close_quietly(descriptor)
         return self._store.has(content_hash)
 
     def abort(self) -> None:
@@ -143,5 +154,6 @@ class _TieredTransaction(Transaction):
 
 
 def _copy(source: int, transaction: Transaction) -> None:
+    """Copy an object; only what is the fault of its source is an ``OSError``."""
     for piece in scratch.pieces(source):
         transaction.write(piece)

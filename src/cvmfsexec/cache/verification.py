@@ -16,7 +16,6 @@ Cost, measured on the two-core reference machine for shared libraries: 33 ms for
 MiB the first time, 2 ms later; for files of 6 KiB, 0.2 ms and 0.02 ms.
 """
 
-import errno
 import hashlib
 import os
 import stat
@@ -25,8 +24,9 @@ from typing import Self
 
 from cvmfsexec import log
 from cvmfsexec.cache import scratch
+from cvmfsexec.cache.open_files import GONE, close_quietly
 from cvmfsexec.cache.private_directory import open_private_directory
-from cvmfsexec.cache.private_files import SCRATCH, PrivateFiles
+from cvmfsexec.cache.private_files import SCRATCH, PrivateFiles, PrivateWriting
 from cvmfsexec.cache.refusals import OUT_OF_MEANS
 from cvmfsexec.cache.verified_objects import VerifiedObjects
 from cvmfsexec.errors import CacheError
@@ -70,7 +70,7 @@ class Verifier:
         try:
             memory = VerifiedObjects(directory)
         finally:
-            os.close(directory)
+            close_quietly(directory)
         return cls(memory, PrivateFiles(workspace, SCRATCH))
 
     def close(self) -> None:
@@ -98,13 +98,13 @@ class Verifier:
         except OSError as error:
             if error.errno in OUT_OF_MEANS:
                 raise CacheError(f"cannot open {path}: {error.strerror}") from error
-            if error.errno != errno.ENOENT:
+            if error.errno not in GONE:
                 self.doubted.add(content_hash)
             return None
         try:
             copy = self._copy(source, content_hash)
         finally:
-            os.close(source)
+            close_quietly(source)
         if copy is None:
             log.info("object %s is not confirmed by its cached bytes", content_hash)
             self.doubted.add(content_hash)
@@ -115,19 +115,29 @@ class Verifier:
         self._memory.remember(content_hash, digest)
 
     def _copy(self, source: int, content_hash: ContentHash) -> int | None:
-        status = os.fstat(source)
+        try:
+            status = os.fstat(source)
+        except OSError as error:  # another node has removed it
+            log.debug("cache: cannot look at %s: %s", content_hash, error.strerror)
+            return None
         if not stat.S_ISREG(status.st_mode) or status.st_size > SIZE_BYTES_MAX:
             return None
-        copy = self._files.create(status.st_size)
+        writing = PrivateWriting(self._files)
         try:
-            digest = _copy_bytes(source, copy, status.st_size)
+            digest = _copy_bytes(source, writing, status.st_size)
+            if digest is None:
+                return None
+            copy = writing.finish()
+        finally:
+            writing.discard()
+        try:
             is_right = self._is_right(copy, content_hash, digest)
         except OSError as error:
-            os.close(copy)
-            raise CacheError(f"cannot copy an object: {error.strerror}") from error
+            close_quietly(copy)
+            raise CacheError(f"cannot read a copy: {error.strerror}") from error
         if is_right:
             return copy
-        os.close(copy)
+        close_quietly(copy)
         return None
 
     def _is_right(self, copy: int, content_hash: ContentHash, digest: bytes) -> bool:
@@ -170,17 +180,25 @@ def sha256_of(descriptor: int) -> bytes:
     return hasher.digest()
 
 
-def _copy_bytes(source: int, copy: int, size_bytes: int) -> bytes:
-    """Copy no more than was announced; return the SHA-256 of what was copied."""
+def _copy_bytes(source: int, writing: PrivateWriting, size_bytes: int) -> bytes | None:
+    """Copy no more than was announced; return the SHA-256 of what was copied.
+
+    Returns:
+        ``None`` if a disk or a server does not give the bytes back.
+    """
     hasher = hashlib.sha256(usedforsecurity=False)
     offset = 0
     while offset < size_bytes:
-        piece = os.pread(source, min(_PIECE_BYTES, size_bytes - offset), offset)
+        try:
+            piece = os.pread(source, min(_PIECE_BYTES, size_bytes - offset), offset)
+        except OSError as error:
+            log.debug("cache: cannot read an object: %s", error.strerror)
+            return None
         if not piece:
             break
         offset += len(piece)
         hasher.update(piece)
-        scratch.write_all(copy, piece)
+        writing.write(piece)
     return hasher.digest()
 
 

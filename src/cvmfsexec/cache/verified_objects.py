@@ -20,6 +20,7 @@ import struct
 import zlib
 
 from cvmfsexec import log
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.format.digest import ContentHash
 
 FILE_NAME = "cvmfsexec.verified"
@@ -71,7 +72,7 @@ class VerifiedObjects:
     def close(self) -> None:
         """Give back the file."""
         if self._file is not None:
-            os.close(self._file)
+            close_quietly(self._file)
             self._file = None
 
 

@@ -29,6 +29,7 @@ from cvmfsexec.errors import (
     CacheError,
     CvmfsError,
     FormatError,
+    GoneObjectError,
     UnreadableObjectError,
 )
 
@@ -72,7 +73,7 @@ _SQLITE_ERRORS = (sqlite3.Error, UnicodeError, MemoryError)
 
 _RENEWED_PARTS = ("_connection", "_cursor", "_budget", "_size_bytes", "_columns")
 
-_FAILING_DISK = frozenset({errno.EIO, errno.ESTALE})
+_OF_THE_DISK = {errno.EIO: UnreadableObjectError, errno.ESTALE: GoneObjectError}
 
 _FUNCTIONS = frozenset({"ifnull"})
 _PLAIN_TABLE = b"CREATE TABLE "  # SQLite itself writes these words, in this case
@@ -297,7 +298,7 @@ def _connect(path: str) -> tuple[sqlite3.Connection, int]:
         except sqlite3.Error:
             return _connection_to_copy(path, size_bytes), size_bytes
     except OSError as error:
-        kind = UnreadableObjectError if error.errno in _FAILING_DISK else CacheError
+        kind = _OF_THE_DISK.get(error.errno or 0, CacheError)
         raise kind(f"cannot open {path}: {error.strerror}") from error
 
 

@@ -5,6 +5,7 @@ import os
 
 from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.cli.options import add_dist
+from cvmfsexec.cli.report import write_message
 from cvmfsexec.client.cache_places import (
     CachePlace,
     all_places,
@@ -59,6 +60,12 @@ def chosen_places(
     return [one for one in by_directory.values() if os.path.isdir(one.directory)]
 
 
+def tell_that_nothing_is_cached(arguments: argparse.Namespace) -> None:
+    """Say that there is no cache of those that were chosen; that is no error."""
+    of_whom = f" of {', '.join(arguments.repository)}" if arguments.repository else ""
+    write_message("cvmfs", f"nothing{of_whom} is cached yet")
+
+
 def complete(arguments: argparse.Namespace, name: str) -> str:
     """Return the complete name of a repository; as it is where caches are named.
 
@@ -74,6 +81,10 @@ def _named(directory: str, *, is_alien: bool) -> CachePlace:
     path = os.path.abspath(directory)
     if not os.path.isdir(path):
         raise CacheError(f"{directory} is not a directory")
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        raise CacheError(f"cannot look into {directory}: {error.strerror}") from error
     place = place_at(path, is_alien=is_alien)
     if place is None:
         raise CacheError(

@@ -3,17 +3,25 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from typing import TypeVar
 
 from cvmfsexec.cli import exit_codes
-from cvmfsexec.cli.cache_choice import add_cache_choice, chosen_places, complete
+from cvmfsexec.cli.cache_choice import (
+    add_cache_choice,
+    chosen_places,
+    complete,
+    tell_that_nothing_is_cached,
+)
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_json, repository_path
 from cvmfsexec.cli.output import local_time, printable, write_line
+from cvmfsexec.cli.prefetch_cmd import tell_failures, tell_missing, warn_of_memory
 from cvmfsexec.cli.progress import progress_bar, waiting
 from cvmfsexec.cli.report import report_error, write_message
-from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
+from cvmfsexec.cli.stat_cmd import no_such_entry
 from cvmfsexec.client.cache_contents import CacheContents, packed_bytes
 from cvmfsexec.client.cache_places import CachePlace
 from cvmfsexec.client.cached_names import CachedName, CachedRepository
@@ -24,6 +32,7 @@ from cvmfsexec.log import harmless
 
 NOT_DONE = 1
 _MB = 1 << 20
+_NUMBER = re.compile(r"[0-9]{1,12}")
 _DAY_S = 86_400
 _CONNECTIONS = 8
 
@@ -31,6 +40,8 @@ _HINT_FOR_GOOD = "set CVMFS_QUOTA_LIMIT for what will be mounted"
 
 _SHOW = ("usage", "pinned", "hit-rate", "limit", "list")
 _CHANGE = ("cleanup", "evict", "pin", "unpin")
+
+_Told = TypeVar("_Told")
 
 _WORDS = """\
 what to do:
@@ -45,6 +56,8 @@ what to do:
   evict FQRN PATH...   remove files, or all files below directories
   pin FQRN PATH...     fetch files and keep them, whatever room is needed
   unpin FQRN PATH...   do not keep them any longer; without paths, nothing of FQRN
+
+PATH may be a pattern: '/lib/*.so'
 """
 
 
@@ -53,7 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _WORDS
     parser.add_argument("action", metavar="ACTION", choices=(*_SHOW, *_CHANGE))
-    parser.add_argument("words", metavar="WORD", nargs="*", help="see below")
+    words = "see below"
+    parser.add_argument("words", metavar="WORD", nargs="*", default=[], help=words)
     add_cache_choice(parser)
     add_json(parser)
 
@@ -78,10 +92,10 @@ def _take_no_words(arguments: argparse.Namespace) -> None:
 
 
 def _usage(arguments: argparse.Namespace) -> int:
-    reports = [_usage_of(place) for place in chosen_places(arguments)]
+    reports, status = _visit(arguments, _usage_of)
     if arguments.json:
         print(json.dumps(reports, indent=1))
-        return exit_codes.OK
+        return status
     for one in reports:
         print(harmless(str(one["directory"])))
         print(f"  {'repositories':14}{' '.join(one['repositories']) or '-'}")  # type: ignore[arg-type]
@@ -96,7 +110,23 @@ def _usage(arguments: argparse.Namespace) -> int:
         if one["oldest_use"]:
             print(f"  {'oldest use':14}{local_time(int(str(one['oldest_use'])))}")
         print(f"  {'cleanings':14}{one['cleanings_24h']} in the last 24 hours")
-    return exit_codes.OK
+    return status
+
+
+def _visit(
+    arguments: argparse.Namespace, visit: Callable[[CachePlace], _Told]
+) -> tuple[list[_Told], int]:
+    """Return what each cache tells, and the status if one cannot be looked at."""
+    told, status = [], exit_codes.OK
+    for place in chosen_places(arguments):
+        try:
+            told.append(visit(place))
+        except CacheError as error:
+            report_error("cvmfs", error)
+            status = exit_codes.CACHE
+    if not told and not status:
+        tell_that_nothing_is_cached(arguments)
+    return told, status
 
 
 def _usage_of(place: CachePlace) -> dict[str, object]:
@@ -108,7 +138,7 @@ def _usage_of(place: CachePlace) -> dict[str, object]:
     }
     if not place.is_files:
         return {**report, "used_bytes": packed_bytes(place)}
-    with CacheContents.open(place) as contents:
+    with closing(CacheContents.open(place)) as contents:
         scan = contents.scan()
         return {
             **report,
@@ -125,22 +155,22 @@ def _usage_of(place: CachePlace) -> dict[str, object]:
 def _limit(arguments: argparse.Namespace) -> int:
     if arguments.words:
         return _set_limit(arguments, _megabytes(arguments.words))
-    reports: list[dict[str, object]] = []
-    for place in chosen_places(arguments):
-        with CacheContents.open(place) as contents:
-            reports.append(
-                {
-                    "directory": place.directory,
-                    "limit_bytes": place.limit_bytes,
-                    "limit_in_force_bytes": contents.limit_in_force_bytes(),
-                }
-            )
+    reports, status = _visit(arguments, _limit_of)
     if arguments.json:
         print(json.dumps(reports, indent=1))
-        return exit_codes.OK
+        return status
     for one in reports:
         print(f"{harmless(str(one['directory']))}: {_limit_text(one)}")
-    return exit_codes.OK
+    return status
+
+
+def _limit_of(place: CachePlace) -> dict[str, object]:
+    with closing(CacheContents.open(place)) as contents:
+        return {
+            "directory": place.directory,
+            "limit_bytes": place.limit_bytes,
+            "limit_in_force_bytes": contents.limit_in_force_bytes(),
+        }
 
 
 def _set_limit(arguments: argparse.Namespace, limit_mb: int) -> int:
@@ -149,7 +179,7 @@ def _set_limit(arguments: argparse.Namespace, limit_mb: int) -> int:
     from cvmfsexec.client.talk_socket import talk
 
     status, answers = exit_codes.OK, []
-    for fqrn in _cached_repositories(arguments):
+    for fqrn in _mounted_repositories(arguments):
         alive, troubles = live_mounts(fqrn, arguments.dist)
         for text in troubles:
             write_message("cvmfs", text)
@@ -185,9 +215,11 @@ def _limit_text(report: dict[str, object]) -> str:
 def _hit_rate(arguments: argparse.Namespace) -> int:
     from cvmfsexec.cli.hit_rates import hit_rates
 
-    told, troubles = hit_rates(_cached_repositories(arguments), arguments.dist)
+    told, troubles = hit_rates(_mounted_repositories(arguments), arguments.dist)
     for text in troubles:
         write_message("cvmfs", text)
+    if not told and not troubles:
+        write_message("cvmfs", "nothing is mounted, so nobody counts")
     if arguments.json:
         print(json.dumps([one._asdict() for one in told], indent=1))
         return exit_codes.OK
@@ -198,8 +230,13 @@ def _hit_rate(arguments: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _cached_repositories(arguments: argparse.Namespace) -> list[str]:
+def _mounted_repositories(arguments: argparse.Namespace) -> list[str]:
+    """Return what may be mounted: all that is cached, or runs without a directory."""
+    from cvmfsexec.cli.mounts import wanted_names
+
     names = [name for one in chosen_places(arguments) for name in one.repositories]
+    if not arguments.dir:
+        names += wanted_names(arguments.repository, arguments.dist)
     return list(dict.fromkeys(names))
 
 
@@ -215,18 +252,22 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show_objects(arguments: argparse.Namespace, *, only_pinned: bool) -> int:
     """Write a line for each object: size, state, kind, hash, repository and path."""
     wanted = set(arguments.repository)
-    rows: list[dict[str, object]] = []
-    for place in chosen_places(arguments):
+
+    def rows_of(place: CachePlace) -> list[dict[str, object]]:
         if not place.is_files:
-            raise CacheError(f"{place.directory}: packs cannot be listed")
-        with CacheContents.open(place) as contents:
+            raise CacheError(
+                f"{place.directory} is packed, and packs cannot be listed",
+                hint="cvmfs cache usage tells how much there is",
+            )
+        rows = []
+        with closing(CacheContents.open(place)) as contents:
             with waiting("reading the catalogs"):
                 names, in_use = contents.names(), contents.in_use()
             for one in contents.objects():
                 fqrn, name = names.get(one.content_hash, ("", None))
                 if (only_pinned and not one.is_pinned) or (wanted and not fqrn):
                     continue
-                row = {
+                row: dict[str, object] = {
                     "hash": str(one.content_hash),
                     "bytes": one.size_bytes,
                     "last_use": one.last_used_ns // 1_000_000_000,
@@ -238,9 +279,16 @@ def _show_objects(arguments: argparse.Namespace, *, only_pinned: bool) -> int:
                     rows.append(row)
                 else:
                     _write_row(row, name)
+            missing_count = contents.count_missing_pins() if only_pinned else 0
+        if missing_count:
+            text = f"{missing_count} pinned objects are not in {place.directory}"
+            write_message("cvmfs", text, "whatever fetches them again keeps them")
+        return rows
+
+    told, status = _visit(arguments, rows_of)
     if arguments.json:
-        print(json.dumps(rows, indent=1))
-    return exit_codes.OK
+        print(json.dumps([row for rows in told for row in rows], indent=1))
+    return status
 
 
 def _name_of(fqrn: str, name: CachedName | None) -> dict[str, object]:
@@ -265,50 +313,47 @@ def _write_row(row: dict[str, object], name: CachedName | None) -> None:
 
 def _cleanup(arguments: argparse.Namespace) -> int:
     target_bytes = _megabytes(arguments.words) * _MB
-    status = exit_codes.OK
-    reports: list[dict[str, object]] = []
-    for place in chosen_places(arguments):
-        with CacheContents.open(place) as contents:
+
+    def clean(place: CachePlace) -> dict[str, object]:
+        with closing(CacheContents.open(place)) as contents:
             is_reached = contents.clean(target_bytes)
             used_bytes = contents.scan().total_bytes
-        reports.append(
-            {
-                "directory": place.directory,
-                "used_bytes": used_bytes,
-                "is_reached": is_reached,
-            }
-        )
-        if not is_reached and target_bytes:
-            status = NOT_DONE
         if not arguments.json:
             ending = "" if is_reached else "; the rest is pinned or in use"
             print(f"{harmless(place.directory)}: {_size(used_bytes)} are left{ending}")
+        return {
+            "directory": place.directory,
+            "used_bytes": used_bytes,
+            "is_reached": is_reached,
+        }
+
+    reports, status = _visit(arguments, clean)
     if arguments.json:
         print(json.dumps(reports, indent=1))
+    if target_bytes and not all(one["is_reached"] for one in reports):
+        status = status or NOT_DONE
     return status
 
 
 def _megabytes(words: list[str]) -> int:
     if not words:
         return 0
-    if len(words) > 1 or not words[0].isdecimal() or len(words[0]) > 12:
-        raise ConfigurationError(f"not a number of megabytes: {' '.join(words)}")
+    if len(words) > 1 or not _NUMBER.fullmatch(words[0]):
+        raise ConfigurationError(f"not a number of megabytes: {' '.join(words)!r}")
     return int(words[0])
 
 
 def _evict(arguments: argparse.Namespace) -> int:
     fqrn, paths = _repository_and_paths(arguments)
+    places = _places_of(arguments, fqrn)
+    found, missing = _names_in_any(places, fqrn, paths)
     status, count, freed_bytes = exit_codes.OK, 0, 0
-    for place in _places_of(arguments, fqrn):
-        with (
-            CacheContents.open(place) as contents,
-            closing(contents.repository(fqrn)) as repository,
-        ):
-            found, missing = _names_at(repository, paths)
+    for place in places:
+        with closing(CacheContents.open(place)) as contents:
             removed = contents.evict(found)
             count, freed_bytes = count + removed[0], freed_bytes + removed[1]
-            for path in missing:
-                status = no_such_entry(path)
+    for path in missing:
+        status = no_such_entry(path)
     _tell_count(arguments, "evicted", count, freed_bytes)
     return status
 
@@ -316,35 +361,29 @@ def _evict(arguments: argparse.Namespace) -> int:
 def _pin(arguments: argparse.Namespace) -> int:
     fqrn, paths = _repository_and_paths(arguments)
     with open_client(fqrn, arguments.dist) as client:
+        place = _places_of(arguments, client.fqrn)[0]
+        warn_of_memory(place.kind)
         wishes = Wishes(client)
-        for path in paths:
-            wishes.add_path(path)
-        places = _places_of(arguments, client.fqrn)
-        with CacheContents.open(places[0]) as contents:
+        wishes.add_paths(paths)
+        with closing(CacheContents.open(place)) as contents:
             hashes = {wish.request.content_hash for wish in wishes.wanted}
             with progress_bar(wishes.total_bytes, "bytes", client.fqrn) as progress:
                 warmth = warm(client, wishes.wanted, _CONNECTIONS, progress)
-            pinned_count = contents.pin(hashes)
-    failures = (*wishes.failures, *warmth.failures)
-    for failure in failures:
-        where = os.fsdecode(failure.path) or "/"
-        write_message("cvmfs", f"{where}: {failure.error}", failure.error.hint)
-    for path in wishes.missing:
-        no_such_entry(path)
-    _tell_count(arguments, "pinned", pinned_count, wishes.total_bytes)
-    if failures:
-        return exit_codes.exit_status_of(failures[0].error)
-    if pinned_count < len(hashes):
+            pinned_count, pinned_bytes = contents.pin(hashes)
+    status = tell_failures((*wishes.failures, *warmth.failures))
+    status = tell_missing(wishes) or status
+    _tell_count(arguments, "pinned", pinned_count, pinned_bytes)
+    if not status and pinned_count < len(hashes):
         report_error("cvmfs", CacheError("not everything could be kept"))
         return exit_codes.CACHE
-    return NOT_FOUND if wishes.missing else exit_codes.OK
+    return status
 
 
 def _unpin(arguments: argparse.Namespace) -> int:
     fqrn, paths = _repository_and_paths(arguments, needs_paths=False)
     status, count = exit_codes.OK, 0
     for place in _places_of(arguments, fqrn):
-        with CacheContents.open(place) as contents:
+        with closing(CacheContents.open(place)) as contents:
             if not paths:
                 count += contents.unpin(_all_pinned(contents, fqrn))
                 continue
@@ -370,8 +409,7 @@ def _hashes_at(
     except CacheError:
         with open_client(fqrn, arguments.dist) as client:
             wishes = Wishes(client)
-            for path in paths:
-                wishes.add_path(path)
+            wishes.add_paths(paths)
         return [one.request.content_hash for one in wishes.wanted], wishes.missing
 
 
@@ -398,13 +436,53 @@ def _repository_and_paths(
 
 
 def _places_of(arguments: argparse.Namespace, fqrn: str) -> list[CachePlace]:
-    """Return the caches of a repository; with ``--dir``, those."""
+    """Return the caches of a repository; with ``--dir``, those.
+
+    Raises:
+        CacheError: None of them keeps objects in files.
+    """
     if not arguments.dir:
         arguments.repository = [fqrn]
-    places = [one for one in chosen_places(arguments) if one.is_files]
+    places = chosen_places(arguments)
     if not places:
-        raise CacheError(f"nothing of {fqrn} is cached in files")
-    return places
+        raise CacheError(f"nothing of {fqrn} is cached")
+    files = [one for one in places if one.is_files]
+    if not files:
+        raise CacheError(
+            f"{places[0].directory} is packed, and packs do not know single files",
+            hint="CVMFS_CACHE_TYPE=posix keeps each in a file of its own",
+        )
+    return files
+
+
+def _names_in_any(
+    places: list[CachePlace], fqrn: str, paths: list[bytes]
+) -> tuple[set[CachedName], list[bytes]]:
+    """Return what is at and below paths, and the paths that are nowhere.
+
+    One of two tiers may have the catalogs, and both the files.
+
+    Raises:
+        CacheError: No cache has the catalogs that it takes.
+    """
+    found: set[CachedName] = set()
+    missing = set(paths)
+    errors: list[CacheError] = []
+    for place in places:
+        try:
+            with (
+                closing(CacheContents.open(place)) as contents,
+                closing(contents.repository(fqrn)) as repository,
+            ):
+                names, absent = _names_at(repository, paths)
+        except CacheError as error:
+            errors.append(error)
+        else:
+            found.update(names)
+            missing.intersection_update(absent)
+    if len(errors) == len(places):
+        raise errors[0]
+    return found, [path for path in paths if path in missing]
 
 
 def _names_at(
@@ -414,11 +492,11 @@ def _names_at(
     found: list[CachedName] = []
     missing: list[bytes] = []
     for path in paths:
-        location = repository.find(path)
-        if location is None:
+        names = repository.names_at(path)
+        if names is None:
             missing.append(path)
         else:
-            found += repository.names_below(location)
+            found += names
     return found, missing
 
 

@@ -7,6 +7,7 @@ import sys
 from cvmfsexec.cli.environment import open_client
 from cvmfsexec.cli.options import add_repository, repository_path
 from cvmfsexec.cli.progress import progress_bar, waiting
+from cvmfsexec.cli.report import write_message
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.client.links import follow
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
                 status = no_such_entry(path)
             elif not location.entry.is_regular:
                 kind = "a directory" if location.entry.is_directory else "no file"
-                print(f"cvmfs: {typed}: is {kind}", file=sys.stderr)
+                write_message("cvmfs", f"{typed}: is {kind}")
                 status = NOT_FOUND
             else:
                 _copy(client, location)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from cvmfsexec.diagnosis.leftovers import Leftover
 from cvmfsexec.diagnosis.limits import examine_limits
 from cvmfsexec.diagnosis.storage import examine_cache_directory
 from cvmfsexec.errors import ConfigurationError, CvmfsError
+from cvmfsexec.host_mounts import HANGING_HINT, Condition, conditions, mounted
 from cvmfsexec.log import harmless
 from cvmfsexec.namespaces.fusermount import Fusermount
 
@@ -125,7 +126,9 @@ def _examine_installation(arguments: argparse.Namespace) -> Iterator[Finding]:
     for directory, has_many_files in (places or {base: True}).items():
         yield from examine_cache_directory(directory, has_many_files=has_many_files)
     caches = dict.fromkeys([*places, *_directories_below(base)])
-    for one in _find_leftovers(root, tuple(caches)):
+    mounts = conditions(mounted(mount_places(root), os.getuid()))
+    yield from _examine_mounts(mounts)
+    for one in _find_leftovers(root, tuple(caches), mounts):
         yield _treat(one, is_to_be_removed=arguments.fix)
 
 
@@ -133,9 +136,10 @@ def _examine_repository(fqrn: str, dist: str | None) -> Finding:
     """Try to open a repository as a session would."""
     try:
         with open_client(fqrn, dist) as client:
+            routes = client.http.routes
             text = (
-                f"revision {client.revision.number} from {client.http.active_host}, "
-                f"proxy {client.http.active_proxy}"
+                f"revision {client.revision.number} from {routes.active_host}, "
+                f"proxy {routes.active_proxy}"
             )
     except CvmfsError as error:
         return Finding(fqrn, State.FAILURE, str(error), error.hint)
@@ -160,11 +164,23 @@ def _directories_below(base: str) -> list[str]:
         return []  # never used
 
 
+def _examine_mounts(mounts: Mapping[str, Condition]) -> Iterator[Finding]:
+    """Tell of file servers of mode 1 that everybody waits for."""
+    for mountpoint, condition in mounts.items():
+        if condition is Condition.HANGS:
+            yield Finding(
+                "mounts",
+                State.WARNING,
+                f"the file server of {mountpoint} does not answer",
+                HANGING_HINT,
+            )
+
+
 def _find_leftovers(
-    root: ConfigurationRoot, caches: tuple[str, ...]
+    root: ConfigurationRoot, caches: tuple[str, ...], mounts: Mapping[str, Condition]
 ) -> Iterator[Leftover]:
     helper = Fusermount(os.environ.get("PATH", ""))
-    yield from leftovers.find_dead_mounts(mount_places(root), helper)
+    yield from leftovers.find_dead_mounts(mounts, helper)
     runtime_directory = os.environ.get("XDG_RUNTIME_DIR", "")
     with suppress(ConfigurationError):  # without a place there never were any
         base = session_base(root, runtime_directory)

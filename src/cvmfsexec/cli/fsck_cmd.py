@@ -6,14 +6,21 @@ Options and exit status are those of ``cvmfs_fsck``; see docs/reference/cvmfs.md
 import argparse
 import json
 import os
+from contextlib import closing
+from itertools import chain
 
-from cvmfsexec.cache.inspection import Fault, Remedy, Tally
+from cvmfsexec.cache.faults import Fault, Remedy, Tally
 from cvmfsexec.cache.inspectors import PROCESSES_MAX, inspect_all
-from cvmfsexec.cli.cache_choice import add_cache_choice, chosen_places
-from cvmfsexec.cli.options import add_json
+from cvmfsexec.cache.pack_inspection import inspect_packs
+from cvmfsexec.cli.cache_choice import (
+    add_cache_choice,
+    chosen_places,
+    tell_that_nothing_is_cached,
+)
+from cvmfsexec.cli.options import add_json, number_up_to
 from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.cli.report import report_error
-from cvmfsexec.client.cache_contents import CacheContents
+from cvmfsexec.client.cache_contents import CacheContents, packed_bytes
 from cvmfsexec.client.cache_places import CachePlace
 from cvmfsexec.configuration.cache_instances import StoreKind
 from cvmfsexec.errors import CvmfsError
@@ -24,14 +31,20 @@ FIXED, NOT_FIXED, FAILED = 1, 4, 8
 
 USAGE_STATUS = 16
 
+OUTPUT_LOST_STATUS = FAILED
+"""What was found could not be told: as good as not done."""
+
 _PROCESSES_DEFAULT = 8
-_IN_PACKS = "; those in packs are checked whenever they are read"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument(
-        "directories", metavar="DIR", nargs="*", help="cache directories"
+        "directories",
+        metavar="DIR",
+        nargs="*",
+        default=[],
+        help="cache directories",
     )
     add_cache_choice(parser)
     parser.add_argument(
@@ -48,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=_positive,
+        type=number_up_to(PROCESSES_MAX),
         default=min(len(os.sched_getaffinity(0)), _PROCESSES_DEFAULT),
         metavar="N",
         help="use N processes (default: one for each processor, 8 at most)",
@@ -72,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
         return FAILED
     status = 0
     reports: list[dict[str, object]] = []
+    if not places:
+        tell_that_nothing_is_cached(arguments)
     for place in places:
         report = _Report(place, arguments)
         try:
@@ -84,13 +99,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(reports, indent=1))
     return status
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if not 0 < number <= PROCESSES_MAX:
-        raise ValueError
-    return number
 
 
 class _Report:
@@ -117,15 +125,17 @@ class _Report:
             keeps_corrupt=self._arguments.quarantine,
             is_shared=place.kind is StoreKind.ALIEN,
         )
-        with CacheContents.open(place, is_trusted=False) as contents:
+        with closing(CacheContents.open(place, is_trusted=False)) as contents:
             before = contents.counted()
             tallies = inspect_all(
                 place.directory, remedy, contents.in_use(), self._arguments.jobs
             )
             total_bytes = contents.scan().total_bytes
+            if not place.is_files:
+                total_bytes = packed_bytes(place)
             self._add(next(tallies))  # from then on there may be threads
             with progress_bar(total_bytes, "bytes") as progress:
-                for tally in tallies:
+                for tally in chain(tallies, inspect_packs(place.directory, remedy)):
                     progress(tally.total_bytes)
                     self._add(tally)
             fault = contents.check_count(
@@ -133,9 +143,9 @@ class _Report:
             )
             if fault is not None:
                 self._tell(fault)
-            if self._arguments.force or remedy.repairs:
+            self._conclude()
+            if self._arguments.force or (remedy.repairs and contents.is_writable):
                 contents.recount()
-        self._conclude()
 
     def as_json(self) -> dict[str, object]:
         """Return everything in values that JSON has."""
@@ -187,5 +197,4 @@ class _Report:
         print(
             f"{harmless(self._place.directory)}: {self._object_count} objects, "
             f"{self._total_bytes} bytes, {len(self._faults)} faults, {fixed} fixed"
-            + ("" if self._place.is_files else _IN_PACKS)
         )

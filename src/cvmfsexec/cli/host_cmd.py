@@ -52,7 +52,7 @@ def _as_json(
             {"url": without_credentials(server), **round_trip._asdict()}
             for server, round_trip in zip(servers, round_trips, strict=True)
         ],
-        "active": None if routes.error else routes.http.active_host,
+        "active": None if routes.error else routes.active_host,
         "mounted": mounted_row(routes),
         "failures": failure_rows(routes.failures),
     }
@@ -70,7 +70,7 @@ def _print(
         order = "geographically ordered, " if routes.is_geographic else ""
         print(f"  [{index}] {without_credentials(server)} ({order}{fact})")
     if routes.error is None:
-        print(f"Active host: {routes.http.active_host}")
+        print(f"Active host: {routes.active_host}")
     else:
         print("Active host: none answers")
     if routes.mounted is not None:

@@ -83,12 +83,12 @@ def _main(words: list[str]) -> int:
     except BrokenPipeError:
         # The reader has seen enough, as with "cvmfs ls … | head".
         _forget_output()
-        return exit_codes.OK
+        return int(getattr(module, "OUTPUT_LOST_STATUS", exit_codes.OK))
     except OSError as error:
         # All others are translated below, so it was the output.
         _forget_output()
         write_message("cvmfs", f"cannot write the output: {error.strerror}")
-        return exit_codes.UNKNOWN_ERROR
+        return int(getattr(module, "OUTPUT_LOST_STATUS", exit_codes.UNKNOWN_ERROR))
     return status
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from cvmfsexec import log
@@ -11,6 +12,7 @@ from cvmfsexec.client.talk_socket import remove_if_dead, sockets_of, talk
 from cvmfsexec.configuration.evaluate import complete_name, site_repositories
 from cvmfsexec.configuration.settings import ClientSettings
 from cvmfsexec.errors import CvmfsError, SessionError
+from cvmfsexec.namespaces.inquiry import ask
 from cvmfsexec.namespaces.join import list_sessions
 from cvmfsexec.namespaces.mount_table import read_mount_table
 
@@ -84,10 +86,8 @@ def socket_of_mount(mountpoint: str) -> str:
     """Return where a mount of ours is talked to; empty if it is none."""
     if not any(one.mountpoint == mountpoint for one in read_mount_table()):
         return ""  # a look could make an automounter mount it
-    try:
-        return os.fsdecode(os.getxattr(mountpoint, _TALK_SOCKET))
-    except OSError:
-        return ""
+    question = partial(os.getxattr, mountpoint, _TALK_SOCKET)
+    return os.fsdecode(ask({mountpoint: question})[mountpoint])
 
 
 def live_mounts(fqrn: str, dist: str | None) -> tuple[list[LiveMount], list[str]]:

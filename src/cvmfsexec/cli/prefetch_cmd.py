@@ -3,29 +3,34 @@
 import argparse
 import json
 import os
-from collections.abc import Iterator
-from itertools import groupby
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from cvmfsexec import log
 from cvmfsexec.cli import exit_codes
+from cvmfsexec.cli.configuration import configuration_root
 from cvmfsexec.cli.environment import open_client
-from cvmfsexec.cli.options import add_dist, add_json, repository_path
+from cvmfsexec.cli.options import add_dist, add_json, number_up_to, repository_path
 from cvmfsexec.cli.progress import progress_bar
 from cvmfsexec.cli.report import write_message
 from cvmfsexec.cli.stat_cmd import NOT_FOUND, no_such_entry
 from cvmfsexec.cli.traces import read_trace
 from cvmfsexec.client.assembly import Client
-from cvmfsexec.client.warming import Failure, Warmth, Wishes, warm
+from cvmfsexec.client.warming import Failure, Room, Warmth, Wishes, warm, with_room
 from cvmfsexec.configuration.cache_instances import StoreKind
-from cvmfsexec.errors import ConfigurationError, CvmfsError
-from cvmfsexec.format.trace import TraceRecord
+from cvmfsexec.configuration.evaluate import complete_name
+from cvmfsexec.errors import CacheError, ConfigurationError, CvmfsError
+from cvmfsexec.format.pinned_name import parse_pinned_name
+from cvmfsexec.format.touched_paths import TouchedPaths
+from cvmfsexec.format.trace import EVENT_CODES, Event, TraceRecord
 
 CONNECTIONS = 16
 """How many objects are fetched at a time, unless an option says otherwise."""
 
+_CONNECTIONS_MAX = 64
 _FAILURES_TOLD_MAX = 20
 
-Wanted = list[bytes] | list[TraceRecord]
+Wanted = list[bytes] | TouchedPaths
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "paths",
         metavar="PATH",
         nargs="*",
+        default=[],
         help="files, directories with all that is below, or patterns: '/lib/*.so'",
     )
     add_dist(parser)
@@ -43,13 +49,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="what a trace tells, of 'cvmfsexec --trace'; FQRN is needed if it does "
-        "not name its repository",
+        help="what a trace tells, of 'cvmfsexec --trace'; with FQRN: of that "
+        "repository, which is needed if the trace does not name it",
     )
     parser.add_argument(
         "--connections",
-        type=int,
-        choices=range(1, 65),
+        type=number_up_to(_CONNECTIONS_MAX),
         default=CONNECTIONS,
         metavar="N",
         help="how many objects to fetch at a time (default: 16)",
@@ -80,11 +85,7 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, Wanted]]:
     if arguments.replay:
         if arguments.paths:
             raise ConfigurationError("--replay tells the paths itself")
-        records = [one for path in arguments.replay for one in read_trace(path)]
-        named = [_named(record, arguments.fqrn) for record in records]
-        named.sort(key=lambda record: record.fqrn)  # stable: events keep their order
-        for fqrn, own in groupby(named, lambda record: record.fqrn):
-            yield fqrn, list(own)
+        yield from _touched(arguments).items()
         return
     if not arguments.fqrn or not arguments.paths:
         raise ConfigurationError(
@@ -95,64 +96,116 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[str, Wanted]]:
     yield arguments.fqrn, [repository_path(typed) for typed in arguments.paths]
 
 
-def _named(record: TraceRecord, fqrn: str | None) -> TraceRecord:
-    if record.fqrn:
-        return record
-    if not fqrn:
-        raise ConfigurationError(
-            "the trace does not tell of which repository it is",
-            hint="name it: cvmfs prefetch FQRN --replay FILE",
-        )
-    return record._replace(fqrn=fqrn)
+def _touched(arguments: argparse.Namespace) -> dict[str, TouchedPaths]:
+    """Return what the traces tell, by repository."""
+    touched: dict[str, TouchedPaths] = defaultdict(TouchedPaths)
+    for path in arguments.replay:
+        record = None
+        for record in _told_by(path, arguments):
+            extent = (record.offset, record.size_bytes)
+            was_read = record.code == Event.OPEN
+            touched[record.fqrn].add(record.path, extent if was_read else None)
+        if record is None:
+            of_whom = f" of {arguments.fqrn}" if arguments.fqrn else ""
+            told = f"{path} tells nothing{of_whom}, so nothing is fetched"
+            write_message("cvmfs", told)
+    return touched
+
+
+def _told_by(path: str, arguments: argparse.Namespace) -> Iterator[TraceRecord]:
+    """Yield what a trace tells, each event with its repository."""
+    name = arguments.fqrn and _complete(arguments.fqrn, arguments.dist)
+    for record in read_trace(path):
+        if record.code not in EVENT_CODES:
+            continue
+        if not name and not record.fqrn:
+            raise ConfigurationError(
+                f"{path} does not tell of which repository it is",
+                hint=f"name it: cvmfs prefetch FQRN --replay {path}",
+            )
+        if not name:
+            yield record
+        elif record.fqrn in ("", name):
+            yield record._replace(fqrn=arguments.fqrn)
+
+
+def _complete(fqrn: str, dist: str | None) -> str:
+    name, _ = parse_pinned_name(fqrn)
+    return complete_name(name, configuration_root(dist), os.environ)
 
 
 def _prefetch(
     fqrn: str, wanted: Wanted, arguments: argparse.Namespace
 ) -> tuple[dict[str, object], int]:
     with open_client(fqrn, arguments.dist) as client:
-        if client.settings.cache.store.kind is StoreKind.RAM:
-            log.warning("the cache is in memory, and ends with the last session")
-        wishes = _look_up(client, wanted)
-        label = f"{client.fqrn}: {len(wishes.wanted)} objects"
-        with progress_bar(wishes.total_bytes, "bytes", label) as progress:
-            warmth = warm(client, wishes.wanted, arguments.connections, progress)
+        warn_of_memory(client.settings.cache.store.kind)
+        wishes = _look_up(client, wanted, arguments.connections)
+        room = with_room(client.store, wishes.wanted)
+        total_bytes = sum(wish.request.size_bytes or 0 for wish in room.kept)
+        label = f"{client.fqrn}: {len(room.kept)} objects"
+        with progress_bar(total_bytes, "bytes", label) as progress:
+            warmth = warm(client, room.kept, arguments.connections, progress)
         failures = (*wishes.failures, *warmth.failures)
-        status = _tell_failures(wishes, failures, is_replay=bool(arguments.replay))
+        status = tell_failures(failures)
+        if room.left_out_count:
+            status = _tell_left_out(client, wishes, room) or status
+        if not arguments.replay:  # an older revision may have had it
+            status = tell_missing(wishes) or status
         if not arguments.json:
             _tell(client, wishes, warmth)
-        return _as_json(client, wishes, warmth, failures), status
+        report = _as_json(client, wishes, warmth, failures)
+        return {**report, "left_out": room.left_out_count}, status
 
 
-def _look_up(client: Client, wanted: Wanted) -> Wishes:
-    with progress_bar(None, "entries", client.fqrn) as progress:
+def _look_up(client: Client, wanted: Wanted, connections: int) -> Wishes:
+    count = wanted.path_count if isinstance(wanted, TouchedPaths) else None
+    with progress_bar(count, "entries", client.fqrn) as progress:
         wishes = Wishes(client, progress)
-        records = [one for one in wanted if isinstance(one, TraceRecord)]
-        wishes.add_trace(records)
-        for path in wanted:
-            if isinstance(path, bytes):
-                wishes.add_path(path)
+        if isinstance(wanted, TouchedPaths):
+            wishes.add_trace(wanted, connections)
+        else:
+            wishes.add_paths(wanted)
     return wishes
 
 
-def _tell_failures(
-    wishes: Wishes, failures: tuple[Failure, ...], *, is_replay: bool
-) -> int:
-    """Say what could not be had; return the exit status for it.
+def _tell_left_out(client: Client, wishes: Wishes, room: Room) -> int:
+    """Say that the cache is too small; return the exit status for it."""
+    error = CacheError(
+        f"{client.fqrn}: {room.left_out_count} of {len(wishes.wanted)} objects are "
+        f"left out: the cache holds {_megabytes(room.limit_bytes)} MB, and they all "
+        f"have {_megabytes(wishes.total_bytes)} MB",
+        hint="raise CVMFS_QUOTA_LIMIT to twice of that",
+    )
+    write_message("cvmfs", str(error), error.hint)
+    return exit_codes.exit_status_of(error)
 
-    What a trace names and this revision does not have is no failure.
-    """
-    status = exit_codes.OK
-    for path in () if is_replay else wishes.missing:
-        status = no_such_entry(path) or NOT_FOUND
+
+def _megabytes(size_bytes: int) -> int:
+    return -(-size_bytes >> 20)
+
+
+def warn_of_memory(kind: StoreKind) -> None:
+    """Say so if what is fetched now is gone before a session can use it."""
+    if kind is StoreKind.RAM:
+        log.warning("the cache is in memory, and ends with the last session")
+
+
+def tell_missing(wishes: Wishes) -> int:
+    """Say which paths are not there; return the exit status for it."""
+    for path in wishes.missing:
+        no_such_entry(path)
+    return NOT_FOUND if wishes.missing else exit_codes.OK
+
+
+def tell_failures(failures: Sequence[Failure]) -> int:
+    """Say what could not be had, up to a point; return the exit status for it."""
     for failure in failures[:_FAILURES_TOLD_MAX]:
         where = os.fsdecode(failure.path) or "/"
         write_message("cvmfs", f"{where}: {failure.error}", failure.error.hint)
     if len(failures) > _FAILURES_TOLD_MAX:
         more = len(failures) - _FAILURES_TOLD_MAX
         write_message("cvmfs", f"{more} more objects could not be had")
-    if failures:
-        status = exit_codes.exit_status_of(failures[0].error)
-    return status
+    return exit_codes.exit_status_of(failures[0].error) if failures else exit_codes.OK
 
 
 def _tell(client: Client, wishes: Wishes, warmth: Warmth) -> None:

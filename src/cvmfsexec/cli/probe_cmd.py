@@ -70,8 +70,8 @@ def _probe(fqrn: str, dist: str | None) -> tuple[dict[str, object], CvmfsError |
                 "repository": fqrn,
                 "ok": True,
                 "revision": client.revision.number,
-                "server": client.http.active_host,
-                "proxy": client.http.active_proxy,
+                "server": client.http.routes.active_host,
+                "proxy": client.http.routes.active_proxy,
             }
             return row, None
     except CvmfsError as error:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cvmfsexec.log import harmless
@@ -74,9 +74,11 @@ def _drawn(**options: Any) -> Iterator[Any]:  # noqa: ANN401 -- tqdm has no type
 
     with tqdm(delay=_SHOW_AFTER_S, leave=False, file=sys.stderr, **options) as bar:
         artist = threading.Thread(target=draw, name="progress", daemon=True)
-        artist.start()
+        with suppress(RuntimeError):  # it is drawn less often without a thread
+            artist.start()
         try:
             yield bar
         finally:
             is_over.set()
-            artist.join()
+            if artist.is_alive():
+                artist.join()

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measure(routes: Routes) -> dict[str, RoundTrip]:
     """Ask each proxy for the manifest; DIRECT is left to those who have to."""
-    active = routes.http.active_host
+    active = routes.active_host
     servers = routes.settings.servers
     if routes.error is None:
         servers = tuple(s for s in servers if without_credentials(s) == active)
@@ -86,7 +86,7 @@ def _as_json(routes: Routes, round_trips: dict[str, RoundTrip]) -> dict[str, obj
             }
             for index, group in enumerate(routes.groups)
         ],
-        "active": None if routes.error else routes.http.active_proxy,
+        "active": None if routes.error else routes.active_proxy,
         "mounted": mounted_row(routes),
         "failures": failure_rows(routes.failures),
     }
@@ -120,7 +120,7 @@ def _print(routes: Routes, round_trips: dict[str, RoundTrip]) -> None:
             print(f"{mark} {_member_text(routes, member, round_trips)}")
     if routes.settings.fallback_proxy_groups:
         print(f"First fallback group: [{len(routes.settings.proxy_groups)}]")
-    active = "none works" if routes.error else routes.http.active_proxy
+    active = "none works" if routes.error else routes.active_proxy
     print(f"Active proxy: {active}")
     if routes.mounted is not None:
         print(

@@ -35,7 +35,9 @@ def write_message(program: str, message: str, hint: str = "") -> None:
         sys.stderr.write(safe + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
-        pass  # nobody listens: there is no better place to complain
+        # Nobody listens: there is no better place to complain. What is left in the
+        # buffer would make another status of ours when it is flushed at the end.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for good
 
 
 def set_verbosity(program: str, verbosity: int) -> None:

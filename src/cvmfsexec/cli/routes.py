@@ -58,6 +58,16 @@ class Routes(NamedTuple):
         return tuple(by_shown_url[host] for host in self.http.hosts())
 
     @property
+    def active_host(self) -> str:
+        """Base URL of the server that works, without password."""
+        return self.http.routes.active_host
+
+    @property
+    def active_proxy(self) -> str:
+        """The proxy that works, without password, or ``DIRECT``."""
+        return self.http.routes.active_proxy
+
+    @property
     def failures(self) -> tuple[RouteFailure, ...]:
         """What failed while the routes were tried."""
         return self.http.failures()

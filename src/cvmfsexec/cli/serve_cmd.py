@@ -1,6 +1,7 @@
 """Serve repositories over HTTP on loopback."""
 
 import argparse
+import os
 import signal
 import sys
 
@@ -41,12 +42,25 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         report=_report if arguments.verbose else None,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: server.stop())
+    signalled = _announce_signals()
     for fqrn in server.files.fqrns():
         print(f"{server.url}/{fqrn}", flush=True)
-    server.serve()
+    server.serve(until=signalled)
     return 0
+
+
+def _announce_signals() -> int:
+    """Return a descriptor that can be read when we are to end.
+
+    Python's handlers would not do: they are run between two instructions of the main
+    thread, and what comes just before that waits, or strikes another thread, ends no
+    wait.
+    """
+    signalled, announcing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(announcing, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    return signalled
 
 
 def _report(line: str) -> None:

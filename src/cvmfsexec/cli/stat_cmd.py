@@ -8,6 +8,7 @@ import sys
 
 from cvmfsexec.cli.environment import find, open_client
 from cvmfsexec.cli.options import add_dist, add_json, repository_path
+from cvmfsexec.cli.report import write_message
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.format.xattr import parse_xattrs
 from cvmfsexec.log import harmless
@@ -69,8 +70,11 @@ def _tell_of_mounts(arguments: argparse.Namespace) -> int:
     status = 0
     told: list[dict[str, object]] = []
     for fqrn in wanted_names(typed, arguments.dist):
-        alive, _ = live_mounts(fqrn, arguments.dist)
-        if not alive and typed:
+        alive, troubles = live_mounts(fqrn, arguments.dist)
+        for trouble in troubles:
+            write_message("cvmfs", trouble)
+            status = NOT_FOUND
+        if typed and not alive and not troubles:
             print(f"{fqrn} not mounted", file=sys.stderr)
             status = NOT_FOUND
         for mount in alive:
@@ -90,7 +94,7 @@ def _tell_of_mounts(arguments: argparse.Namespace) -> int:
 def no_such_entry(path: bytes) -> int:
     """Tell that a path does not exist, and return the status for it."""
     text = path.decode(errors="backslashreplace")
-    print(f"cvmfs: {text or '/'}: no such file or directory", file=sys.stderr)
+    write_message("cvmfs", f"{text or '/'}: no such file or directory")
     return NOT_FOUND
 
 

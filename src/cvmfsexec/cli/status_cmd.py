@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         for trouble in troubles:
             write_message("cvmfs", trouble)
             status = UNHEALTHY
-        if arguments.fqrns and not alive:
+        if arguments.fqrns and not alive and not troubles:
             write_message("cvmfs", f"{fqrn} not mounted")
             status = UNHEALTHY
     if arguments.json:

@@ -3,14 +3,15 @@
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 
 from cvmfsexec.cli.options import add_dist, add_json
 from cvmfsexec.cli.output import printable, write_line
+from cvmfsexec.cli.report import write_message
 from cvmfsexec.cli.traces import read_trace
-from cvmfsexec.format.trace import MOUNT_DIRECTORY, Event, TraceRecord
-
-_CODES = frozenset(map(int, Event))
+from cvmfsexec.format.touched_paths import TouchedPaths
+from cvmfsexec.format.trace import EVENT_CODES, MOUNT_DIRECTORY, Event, TraceRecord
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,50 +42,70 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.replay, arguments.paths = arguments.files, []
         arguments.connections = prefetch_cmd.CONNECTIONS
         return prefetch_cmd.run(arguments)
-    touched = _by_path(
-        record for path in arguments.files for record in read_trace(path)
-    )
+    records = (one for path in arguments.files for one in _told_by(path, arguments))
     if arguments.json:
-        print(json.dumps([_as_json(one) for one in touched.values()], indent=1))
+        _print_json(_by_path(records))
         return 0
-    for path in touched:
+    for path in _each_once(records):
         write_line(printable(path))
     return 0
+
+
+def _told_by(path: str, arguments: argparse.Namespace) -> Iterator[TraceRecord]:
+    """Yield what was touched."""
+    record = None
+    for record in read_trace(path, beside_output=not arguments.json):
+        if record.code in EVENT_CODES:
+            yield record
+    if record is None:
+        write_message("cvmfs", f"{path} tells nothing")
+
+
+def _each_once(records: Iterable[TraceRecord]) -> Iterator[bytes]:
+    """Yield paths when they come for the first time."""
+    seen: dict[str, TouchedPaths] = defaultdict(TouchedPaths)
+    for record in records:
+        if seen[record.fqrn].add(record.path):
+            top = MOUNT_DIRECTORY + record.fqrn.encode() if record.fqrn else b""
+            yield top + record.path or b"/"
 
 
 class _Touched:
     """A path, and how it was touched."""
 
-    def __init__(self, record: TraceRecord) -> None:
-        self.first = record
-        self.codes = {record.code}
-        self.count = 1
+    __slots__ = ("at_us", "codes", "count")
 
-    def add(self, record: TraceRecord) -> None:
-        self.codes.add(record.code)
-        self.count += 1
+    def __init__(self, at_us: int) -> None:
+        self.at_us = at_us
+        self.codes = 0  # bit 1 for the code 1
+        self.count = 0
 
 
-def _by_path(records: Iterable[TraceRecord]) -> dict[bytes, _Touched]:
-    touched: dict[bytes, _Touched] = {}
+def _by_path(
+    records: Iterable[TraceRecord],
+) -> dict[tuple[str, bytes], _Touched]:
+    touched: dict[tuple[str, bytes], _Touched] = {}
     for record in records:
-        if record.code not in _CODES:
-            continue  # such as the notes of the original about its buffer
-        top = MOUNT_DIRECTORY + record.fqrn.encode() if record.fqrn else b""
-        path = top + record.path or b"/"
-        if path in touched:
-            touched[path].add(record)
-        else:
-            touched[path] = _Touched(record)
+        one = touched.get((record.fqrn, record.path))
+        if one is None:
+            one = touched[record.fqrn, record.path] = _Touched(record.at_us)
+        one.codes |= 1 << record.code
+        one.count += 1
     return touched
 
 
-def _as_json(touched: _Touched) -> dict[str, object]:
-    record = touched.first
-    return {
-        "repository": record.fqrn or None,
-        "path": os.fsdecode(record.path) or "/",
-        "at": record.at_us / 1e6,
-        "events": [Event(code).name.lower() for code in sorted(touched.codes)],
-        "count": touched.count,
-    }
+def _print_json(touched: dict[tuple[str, bytes], _Touched]) -> None:
+    """Print one object after the other: the text is larger than what it tells."""
+    lead = "["
+    for (fqrn, path), one in touched.items():
+        events = [event.name.lower() for event in Event if one.codes >> event & 1]
+        told = {
+            "repository": fqrn or None,
+            "path": os.fsdecode(path) or "/",
+            "at": one.at_us / 1e6,
+            "events": events,
+            "count": one.count,
+        }
+        print(f"{lead}\n{json.dumps(told)}", end="")
+        lead = ","
+    print("\n]" if touched else "[]")

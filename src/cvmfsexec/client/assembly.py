@@ -5,9 +5,9 @@ Make it after the last fork: its connections and threads belong to one process.
 
 import os
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from cvmfsexec import callers
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.catalog.history import Tag
 from cvmfsexec.catalog.reader import Catalog
@@ -70,6 +70,16 @@ class User(NamedTuple):
     uid: Identity
     gid: Identity
     environment: Mapping[str, str]
+
+    def numbers_outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return the numbers that a user and a group of the mount have outside of it.
+
+        All that is known is whose the mount is.
+        """
+        return (
+            self.uid.host if uid == self.uid.namespace else uid,
+            self.gid.host if gid == self.gid.namespace else gid,
+        )
 
     @classmethod
     def of_this_process(cls, environment: Mapping[str, str]) -> Self:
@@ -183,10 +193,11 @@ class Client:
 
     def file_system(self) -> RepositoryFileSystem:
         """Return the repository as inodes, for a kernel."""
-        return RepositoryFileSystem(
+        file_system = RepositoryFileSystem(
             self.tree,
             DescriptorCache(
-                FailureThrottle(self.fetcher.open).open, discard=self.fetcher.discard
+                FailureThrottle(self.fetcher.open, sleep=callers.pause).open,
+                discard=self.fetcher.discard,
             ),
             self.presentation,
             ExtendedAttributes(
@@ -198,6 +209,11 @@ class Client:
             self._statfs,
             self._ahead.look_ahead if self._ahead else None,
         )
+        for http in (self.http, self._external):
+            if http is not None and http.headers is not None:
+                http.headers.path_of = file_system.path_of
+                http.headers.number_outside = self._user.numbers_outside
+        return file_system
 
     @property
     def external_http(self) -> HttpClient | None:
@@ -268,12 +284,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _checked(self, revision: Revision) -> Revision:
@@ -321,7 +332,7 @@ def _external_client(
 def _http_client(
     settings: NetworkSettings, places: CacheSettings, geo_file: str
 ) -> HttpClient:
-    client = HttpClient(settings)
+    client = HttpClient(settings, sleep=callers.pause)
     if settings.uses_geo_api:
         from cvmfsexec.network.geo import GeoOrdering
 

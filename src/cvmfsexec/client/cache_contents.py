@@ -7,18 +7,19 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from functools import partial
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from cvmfsexec import log
 from cvmfsexec.cache.contents import StoredObject, stored_objects
-from cvmfsexec.cache.eviction import recount
-from cvmfsexec.cache.inspection import Fault, Problem
+from cvmfsexec.cache.eviction import recount, remove
+from cvmfsexec.cache.faults import Fault, Problem
 from cvmfsexec.cache.lasting_pins import (
+    has_file,
     pin_for_good,
     pinned_for_good,
     size_of,
     unpin,
+    wished,
 )
 from cvmfsexec.cache.ledger import FILE_NAME as LEDGER
 from cvmfsexec.cache.ledger import Ledger
@@ -30,6 +31,9 @@ from cvmfsexec.client.cached_names import CachedName, CachedRepository, Kind
 from cvmfsexec.configuration.cache_instances import StoreKind
 from cvmfsexec.errors import CacheError, CvmfsError
 from cvmfsexec.format.digest import ContentHash
+
+_MANAGED = frozenset({StoreKind.POSIX, StoreKind.RAM})
+"""Kinds with a ledger, and objects that stay when they are pinned."""
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -65,7 +69,7 @@ class Scan(NamedTuple):
 
 
 class CacheContents:
-    """One cache directory. Close it, or use it in a ``with``.
+    """One cache directory. Close it.
 
     Args:
         place: Where it is.
@@ -77,9 +81,7 @@ class CacheContents:
         self.directory = directory
         self._ledger: Ledger | None = None
         self._quota_or_none: Quota | None = None
-        if place.kind is StoreKind.POSIX and os.access(
-            LEDGER, os.R_OK, dir_fd=directory
-        ):
+        if self._is_managed and os.access(LEDGER, os.R_OK, dir_fd=directory):
             estimate = partial(estimate_usage, directory)
             self._ledger = Ledger(directory, 0, estimate)
 
@@ -94,9 +96,9 @@ class CacheContents:
         Raises:
             CacheError: It cannot be opened, or others can write to it.
         """
-        if is_trusted and place.kind is StoreKind.POSIX:
-            return cls(place, open_private_directory(place.directory))
         try:
+            if is_trusted and place.kind in _MANAGED:
+                return cls(place, open_private_directory(place.directory))
             return cls(place, os.open(place.directory, _DIRECTORY_FLAGS))
         except OSError as error:
             raise CacheError(
@@ -110,17 +112,6 @@ class CacheContents:
         if self._ledger is not None:
             self._ledger.close()
         os.close(self.directory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def objects(self) -> Iterator[StoredObject]:
         """Yield what is stored."""
@@ -140,6 +131,15 @@ class CacheContents:
                 oldest_ns = one.last_used_ns
         oldest_s = oldest_ns // 1_000_000_000
         return Scan(count, total_bytes, pinned_count, pinned_bytes, oldest_s)
+
+    @property
+    def _is_managed(self) -> bool:
+        return self.place.kind in _MANAGED
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether anything can be put into it, or removed."""
+        return os.access(".", os.W_OK, dir_fd=self.directory)
 
     @property
     def is_trusted(self) -> bool:
@@ -177,7 +177,8 @@ class CacheContents:
         """Compare the ledger's sum, taken before an inspection, with what was found.
 
         While sessions store objects there is nothing to be said. Too much is no fault:
-        what the killed were about to store stays counted until the next count.
+        what somebody deleted, or the killed were about to store, stays counted until
+        the next count.
         """
         after = self.counted()
         if before is None or after is None or before != after or not after.is_exact:
@@ -230,12 +231,33 @@ class CacheContents:
         Raises:
             CacheError: It is a cache that is not kept to a limit like that.
         """
-        if self.place.kind is not StoreKind.POSIX:
+        path = self.place.directory
+        if not self.place.is_files:
             raise CacheError(
-                f"{self.place.directory} is not cleaned like this: it is "
-                f"{self.place.kind.value}, and kept to its limit by its sessions"
+                f"{path} is {self.place.kind.value}, and cleaned by its sessions only",
+                hint="lower CVMFS_QUOTA_LIMIT, or remove the directory when nobody "
+                "uses it",
             )
-        return self._quota().clean(target_bytes)
+        if not self.is_writable:
+            raise CacheError(
+                f"nothing can be removed from {path}: it cannot be written",
+                hint="ask its owner",
+            )
+        if self._is_managed:
+            return self._quota().clean(target_bytes)
+        return self._clean_shared(target_bytes)
+
+    def _clean_shared(self, target_bytes: int) -> bool:
+        """Do what sessions do, whose limit comes to this."""
+        from cvmfsexec.cache.tidying import tidy_directory
+
+        try:
+            tidy_directory(self.directory, target_bytes)
+        except OSError as error:
+            raise CacheError(
+                f"cannot clean {self.place.directory}: {error.strerror}"
+            ) from error
+        return self.scan().total_bytes <= target_bytes
 
     def _quota(self) -> Quota:
         if self._quota_or_none is None:
@@ -263,31 +285,33 @@ class CacheContents:
                     for name in repository.names():
                         found.setdefault(name.content_hash, (fqrn, name))
             except CvmfsError as error:
-                log.info("%s: %s", fqrn, error)
+                log.warning("%s", error)
         return found
 
     def evict(self, names: Iterable[CachedName]) -> tuple[int, int]:
         """Remove files; return how many of their objects were there, and their bytes.
 
         Catalogs stay: what is used next needs them.
+
+        Raises:
+            CacheError: One cannot be removed.
         """
-        count = freed_bytes = 0
         wanted = {one.content_hash for one in names if one.kind is not Kind.CATALOG}
         for content_hash in wanted:
-            size_bytes = size_of(self.directory, content_hash)
             with suppress(OSError):
                 unpin(self.directory, content_hash)
-            with suppress(FileNotFoundError):
-                os.unlink(content_hash.cache_path(), dir_fd=self.directory)
-                count += 1
-                freed_bytes += size_bytes
-        if count and self._ledger is not None:
-            with suppress(OSError), self._ledger.locked() as book:
-                book.add_to_base(-freed_bytes)
-        return count, freed_bytes
+        paths = [content_hash.cache_path() for content_hash in wanted]
+        try:
+            return remove(self.directory, self._ledger, paths)
+        except OSError as error:
+            raise CacheError(
+                f"cannot remove from {self.place.directory}: {error.strerror}"
+            ) from error
 
-    def pin(self, hashes: Iterable[ContentHash]) -> int:
-        """Keep objects until they are unpinned; return how many are here and pinned.
+    def pin(self, hashes: Iterable[ContentHash]) -> tuple[int, int]:
+        """Keep objects until they are unpinned; return how many, and their bytes.
+
+        Those that are not here are passed over.
 
         Raises:
             CacheError: They would fill more than half of the cache, or its file system
@@ -296,11 +320,12 @@ class CacheContents:
         wanted = frozenset(hashes)
         self._check_room_for_pins(wanted)
         try:
-            return sum(pin_for_good(self.directory, one) for one in wanted)
+            pinned = [one for one in wanted if pin_for_good(self.directory, one)]
         except OSError as error:
             raise CacheError(
                 f"cannot pin in {self.place.directory}: {error.strerror}"
             ) from error
+        return len(pinned), sum(size_of(self.directory, one) for one in pinned)
 
     def unpin(self, hashes: Iterable[ContentHash]) -> int:
         """Take that back; return how many were pinned.
@@ -319,11 +344,17 @@ class CacheContents:
         """Return what is pinned until it is unpinned."""
         return pinned_for_good(self.directory)
 
+    def count_missing_pins(self) -> int:
+        """Return how many objects are pinned and have to be fetched again."""
+        found = (one for one, _ in wished(self.directory))
+        return sum(not has_file(self.directory, one) for one in found)
+
     def _check_room_for_pins(self, wanted: frozenset[ContentHash]) -> None:
-        if self.place.kind is not StoreKind.POSIX:
+        if not self._is_managed:
             raise CacheError(
                 f"nothing can be pinned in {self.place.directory}: it is "
-                f"{self.place.kind.value}"
+                f"{self.place.kind.value}",
+                hint="cvmfs prefetch fills it, and what is used stays longest",
             )
         limit_bytes = self.limit_in_force_bytes() or self.place.limit_bytes
         pinned = self.pinned_for_good() | wanted
@@ -336,12 +367,24 @@ class CacheContents:
 
 
 def packed_bytes(place: CachePlace) -> int:
-    """Return how much a packed cache holds.
+    """Return how much a packed cache holds, in packs and in files of their own.
 
     Raises:
-        CacheError: It cannot be opened.
+        CacheError: It cannot be looked at.
     """
-    from cvmfsexec.cache.packed import PackedStore
+    from cvmfsexec.cache.pack_writer import DIRECTORY
 
-    with closing(PackedStore.open(place.directory)) as store:
-        return store.used_bytes() or 0
+    with closing(CacheContents.open(place)) as contents:
+        used_bytes = contents.scan().total_bytes
+    try:
+        with os.scandir(os.path.join(place.directory, DIRECTORY)) as packs:
+            for pack in packs:
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    used_bytes += pack.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        pass  # none yet
+    except OSError as error:
+        raise CacheError(
+            f"cannot look into {place.directory}: {error.strerror}"
+        ) from error
+    return used_bytes

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cvmfsexec import log
+from cvmfsexec.cache.pack_writer import DIRECTORY as PACKS
+from cvmfsexec.cache.ram import place_of
 from cvmfsexec.configuration.cache_instances import StoreKind, StoreSettings
 from cvmfsexec.configuration.evaluate import begin, complete_name
 from cvmfsexec.configuration.locate import ConfigurationRoot
@@ -18,7 +20,9 @@ from cvmfsexec.errors import ConfigurationError
 from cvmfsexec.format.names import check_fqrn
 
 _BREADCRUMB = "cvmfschecksum."
-_MARKS = frozenset({"cvmfsexec.ledger", "cvmfsexec.claims", ".cvmfscache", "cachedb"})
+_MARKS = frozenset(
+    {"cvmfsexec.ledger", "cvmfsexec.claims", PACKS, ".cvmfscache", "cachedb"}
+)
 _OBJECTS = re.compile(r"[0-9a-f]{2}")
 
 _NOBODY = "cache.invalid"
@@ -32,7 +36,7 @@ class CachePlace(NamedTuple):
         directory: Where the objects are.
         workspace: Where breadcrumbs are.
         kind: How objects are kept.
-        limit_bytes: As configured; 0 for none.
+        limit_bytes: As configured, the lowest of all repositories; 0 for none.
         repositories: Those known to be cached there.
     """
 
@@ -45,7 +49,7 @@ class CachePlace(NamedTuple):
     @property
     def is_files(self) -> bool:
         """Whether each object is a file, not part of one."""
-        return self.kind in (StoreKind.POSIX, StoreKind.ALIEN)
+        return self.kind is not StoreKind.PACKED
 
 
 def places_of(
@@ -63,11 +67,12 @@ def places_of(
         for store in _directories(cache.store):
             known = found.get(store.directory)
             others = known.repositories if known else ()
+            limits = (store.limit_bytes, known.limit_bytes if known else 0)
             found[store.directory] = CachePlace(
                 store.directory,
                 cache.workspace,
                 store.kind,
-                store.limit_bytes,
+                min(filter(None, limits), default=0),
                 (*others, fqrn),
             )
     return list(found.values())
@@ -96,10 +101,7 @@ def all_places(
 def _configured(
     place: CachePlace, root: ConfigurationRoot, environment: Mapping[str, str]
 ) -> list[CachePlace]:
-    """Return what is configured for the repositories of a place; itself for none.
-
-    Nothing if they are configured to have no directory any more, but memory.
-    """
+    """Return what is configured for the repositories of a place; itself for none."""
     if not place.repositories:
         return [place]
     try:
@@ -123,6 +125,8 @@ def place_at(directory: str, *, is_alien: bool = False) -> CachePlace | None:
     if not is_cache:
         return None
     kind = StoreKind.ALIEN if is_alien else StoreKind.POSIX
+    if PACKS in names:
+        kind = StoreKind.PACKED
     return CachePlace(directory, directory, kind, 0, repositories)
 
 
@@ -136,6 +140,8 @@ def _settings(
 def _directories(store: StoreSettings) -> list[StoreSettings]:
     if store.upper is not None and store.lower is not None:
         return _directories(store.upper) + _directories(store.lower)
+    if store.kind is StoreKind.RAM:
+        return [store._replace(directory=place_of(os.geteuid()))]
     return [store] if store.directory else []
 
 

@@ -14,12 +14,14 @@ from typing import NamedTuple
 from cvmfsexec import log
 from cvmfsexec.cache.breadcrumb import read_breadcrumb
 from cvmfsexec.cache.verification import OPEN_FLAGS, is_confirmed
+from cvmfsexec.client.named_entries import matching, outermost
 from cvmfsexec.errors import CacheError, CvmfsError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.repository.catalog_tree import CatalogTree
 from cvmfsexec.repository.lookup import Location, PathLookup
 from cvmfsexec.repository.slot import Slot
+from cvmfsexec.vfs.presentation import Presentation
 
 
 class Kind(Enum):
@@ -53,6 +55,12 @@ class CachedRepository:
         fqrn: The repository.
         is_trusted: Whether nobody else can write to the directory.
 
+    Attributes:
+        fqrn: See above.
+        lookup: Finds entries.
+        presentation: Tells where links lead; those with variables, where they do if
+            no variable is set.
+
     Raises:
         CacheError: Nothing of it is known, or its root catalog is not there.
     """
@@ -65,8 +73,19 @@ class CachedRepository:
             raise CacheError(f"nothing of {fqrn} was ever cached in {workspace}")
         opener = _CacheOnly(directory, is_trusted=is_trusted)
         self._tree = CatalogTree(opener, breadcrumb.root_catalog)
-        self._lookup = PathLookup(self._tree)
-        self._tree.catalog(self._tree.root)
+        self.fqrn = fqrn
+        self.lookup = PathLookup(self._tree)
+        self.presentation = Presentation(
+            variables={}, shown_uid=_as_published, shown_gid=_as_published
+        )
+        try:
+            self._tree.catalog(self._tree.root)
+        except CvmfsError as error:
+            self._tree.close()
+            raise CacheError(
+                f"nothing that is cached of {fqrn} has a name: {error}",
+                hint="the next session, or cvmfs prefetch, fetches the catalog again",
+            ) from error
 
     def close(self) -> None:
         """Let go of the catalogs."""
@@ -75,7 +94,7 @@ class CachedRepository:
     def names(self) -> Iterator[CachedName]:
         """Yield the names of everything that the cached catalogs tell of."""
         yield _catalog_name(self._tree.root)
-        yield from self.names_below(self._lookup.root())
+        yield from self.names_below(self.lookup.root())
 
     def names_below(self, top: Location) -> Iterator[CachedName]:
         """Yield the names of an entry, and of everything below it."""
@@ -86,23 +105,29 @@ class CachedRepository:
                 if location.entry.is_regular:
                     yield from self._file_names(location)
                 elif location.entry.is_directory:
-                    slot = self._lookup.contents_slot(location)
+                    slot = self.lookup.contents_slot(location)
                     if slot is not location.slot:
                         yield _catalog_name(slot)
-                    pending.extend(self._lookup.list_(location))
+                    pending.extend(self.lookup.list_(location))
             except CvmfsError as error:
                 log.debug("%r: %s", location.path, error)
 
-    def find(self, path: bytes) -> Location | None:
-        """Return the entry at a normalized path.
+    def names_at(self, path: bytes) -> list[CachedName] | None:
+        """Return the names of what a normalized path or a pattern means, and below.
+
+        Returns:
+            ``None`` if there is nothing.
 
         Raises:
             CacheError: A catalog on the way is not there.
         """
-        return self._lookup.find(path)
+        found = outermost(matching(self, path))
+        if not found:
+            return None
+        return [name for top in found for name in self.names_below(top)]
 
     def _file_names(self, file: Location) -> Iterator[CachedName]:
-        requests = self._lookup.content_requests(file)
+        requests = self.lookup.content_requests(file)
         kind = Kind.CHUNK if file.entry.is_chunked else Kind.FILE
         for request in requests:
             yield CachedName(request.content_hash, kind, file.path)
@@ -138,11 +163,15 @@ class _CacheOnly:
             return False
         return self._is_trusted or is_confirmed(descriptor, content_hash)
 
-    def discard(self, content_hash: ContentHash) -> None:
+    def discard(self, content_hash: ContentHash, damaged: int | None = None) -> None:
         """See ``ObjectOpener``; who only looks removes nothing."""
 
     def pin(self, content_hash: ContentHash) -> None:
         """See ``ObjectOpener``."""
+
+
+def _as_published(number: int) -> int:
+    return number
 
 
 def _catalog_name(slot: Slot) -> CachedName:

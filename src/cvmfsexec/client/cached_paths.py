@@ -16,7 +16,7 @@ from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.lasting_pins import pin_for_good, unpin
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.client.assembly import Client
-from cvmfsexec.errors import ConfigurationError
+from cvmfsexec.errors import CacheError, ConfigurationError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import normalize_path
@@ -144,6 +144,8 @@ class CachedPaths:
                 if directory is not None:
                     unpin(directory, request.content_hash)
                 self._store.remove(request.content_hash)
+        if any(self._store.has(request.content_hash) for request in requests):
+            raise CacheError("it cannot be removed from the cache")
         return OK
 
     def _pin(self, argument: str) -> str:
@@ -173,12 +175,19 @@ class CachedPaths:
 
 @contextmanager
 def _directory_of(store: ObjectStore) -> Iterator[int | None]:
-    """Open the directory of a store for a moment, if it is one."""
+    """Open the directory of a store for a moment, if it is one.
+
+    Raises:
+        CacheError: What is done to it is not possible.
+    """
     if not isinstance(store, DirectoryStore):
         yield None
         return
-    directory = os.open(store.path, _DIRECTORY_FLAGS)
     try:
-        yield directory
-    finally:
-        os.close(directory)
+        directory = os.open(store.path, _DIRECTORY_FLAGS)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise CacheError(f"cache directory {store.path}: {error.strerror}") from error

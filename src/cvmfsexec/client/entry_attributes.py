@@ -40,7 +40,7 @@ def entry_sources(
         )
 
     def external_url(location: Location) -> str:
-        host = external.active_host if external else ""
+        host = external.routes.active_host if external else ""
         return host + os.fsdecode(location.path)
 
     return Sources(

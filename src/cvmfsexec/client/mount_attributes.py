@@ -129,9 +129,9 @@ class MountAttributes:
             "nioerr": lambda: str(self.gauges.faults.io_errors),
             "timestamp_last_ioerr": lambda: str(self.gauges.faults.last_io_error_s),
             "ncleanup24": self._cleanings,
-            "host": lambda: http.active_host,
+            "host": lambda: http.routes.active_host,
             "host_list": lambda: ";".join(http.hosts()),
-            "proxy": lambda: http.active_proxy,
+            "proxy": lambda: http.routes.active_proxy,
             "proxy_list": lambda: _proxy_lines(http),
             "proxy_list_external": lambda: _proxy_lines(facts.external_http),
             "external_host": self._external_host,
@@ -180,7 +180,7 @@ class MountAttributes:
 
     def _external_host(self) -> str:
         external = self.facts.external_http
-        return external.active_host if external else ""
+        return external.routes.active_host if external else ""
 
     def _repository_counters(self) -> str:
         return counter_lines(self.facts.tree.catalog(self.facts.tree.root).counters())
@@ -189,7 +189,7 @@ class MountAttributes:
 def _proxy_lines(http: HttpClient | None) -> str:
     if http is None:
         return ""
-    return "".join(f"{proxy}\n" for proxy in http.proxies() if proxy != "DIRECT")
+    return "".join(f"{proxy}\n" for proxy in http.routes.proxies() if proxy != "DIRECT")
 
 
 def _failure_lines(http: HttpClient) -> str:

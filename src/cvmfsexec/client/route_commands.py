@@ -90,7 +90,7 @@ class RouteCommands:
     def _hosts(self, http: HttpClient | None) -> str:
         if http is None:
             return _NO_HOSTS
-        routes = http.route_map()
+        routes = http.routes.map()
         lines = [
             f"  [{number}] {server} ({self._opinion_of(server, http)})\n"
             for number, server in enumerate(routes.servers)
@@ -113,7 +113,7 @@ class RouteCommands:
 
     def _probe(self, _argument: str) -> str:
         """Measure all servers, and prefer those that answer sooner."""
-        settings = self._http.settings
+        settings = self._http.routes.settings
         found = measure_all([settings._replace(servers=(s,)) for s in settings.servers])
         by_server = dict(zip(settings.servers, found, strict=True))
         nearest_first = sorted(
@@ -133,7 +133,9 @@ class RouteCommands:
         from cvmfsexec.network.geo import GeoOrdering
 
         name = f"geo.{self._fqrn}"
-        ordering = GeoOrdering(self._http, self._http.settings, self._workspace, name)
+        ordering = GeoOrdering(
+            self._http, self._http.routes.settings, self._workspace, name
+        )
         if not ordering.ask():
             return "Failed\n"
         self._measured = _Measured(self._measured.round_trips, is_geographic=True)
@@ -160,23 +162,23 @@ class RouteCommands:
     def _proxies(self, http: HttpClient | None) -> str:
         if http is None:
             return _NO_PROXIES
-        routes = http.route_map()
+        routes = http.routes.map()
         lines = ["Load-balance groups:\n"]
         for number, group in enumerate(routes.groups):
             members = ", ".join(_shown(member, routes) for member in group)
             lines.append(f"[{number}] {members}\n")
         lines.append(f"Active proxy: [{routes.active_group}] {routes.active_proxy}\n")
-        if http.settings.fallback_proxy_groups:
-            first = len(http.settings.proxy_groups)
+        if http.routes.settings.fallback_proxy_groups:
+            first = len(http.routes.settings.proxy_groups)
             lines.append(f"First fallback group: [{first}]\n")
         return "".join(lines)
 
     def _rebalance(self, _argument: str) -> str:
-        self._http.rebalance_proxies()
+        self._http.routes.rebalance()
         return OK
 
     def _switch_group(self, _argument: str) -> str:
-        self._http.leave_proxy_group()
+        self._http.routes.leave_group()
         return OK
 
     def _set_proxies(self, http: HttpClient | None, text: str) -> str:
@@ -196,7 +198,7 @@ class RouteCommands:
     # -- patience --------------------------------------------------------------------
 
     def _timeouts(self, _argument: str) -> str:
-        settings = self._http.settings
+        settings = self._http.routes.settings
         return (
             f"Timeout with proxy: {_seconds(settings.timeout_s)}\n"
             f"Timeout without proxy: {_seconds(settings.timeout_direct_s)}\n"
@@ -221,7 +223,7 @@ class RouteCommands:
         self, http: HttpClient, change: Callable[[NetworkSettings], NetworkSettings]
     ) -> None:
         with self._lock:
-            http.change(change(http.settings))
+            http.change(change(http.routes.settings))
 
 
 def _groups_in(text: str) -> tuple[ProxyGroup, ...]:

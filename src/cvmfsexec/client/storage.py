@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
-from cvmfsexec.cache.private_directory import open_private_directory
+from cvmfsexec.cache.private_directory import is_being_made, open_private_directory
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.configuration.cache_instances import StoreKind, StoreSettings
 from cvmfsexec.configuration.settings import CacheSettings
@@ -134,5 +134,7 @@ def _is_shared(directory: str) -> bool:
     try:
         status = os.stat(directory)
     except OSError:
+        return False
+    if is_being_made(status):
         return False
     return status.st_uid != os.geteuid() or bool(status.st_mode & _OTHERS_CAN_WRITE)

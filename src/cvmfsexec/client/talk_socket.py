@@ -36,6 +36,7 @@ SOCKET_PREFIX = "cvmfs_io."
 NUMBER_MARK = "+"
 MESSAGE_BYTES_MAX = 65_536
 CALLER_PATIENCE_S = 5.0
+_KNOCK_AGAIN_S = 0.5
 LISTENERS_MAX = 4
 
 _BACKLOG = 16
@@ -218,14 +219,50 @@ def talk(path: str, message: bytes, patience_s: float) -> tuple[bytes, int]:
             raise CacheError(f"{path} belongs to another user")
         caller.sendall(message)
         caller.shutdown(_socket.SHUT_WR)
+        _limit(caller, min(_KNOCK_AGAIN_S, patience_s))
         answer = bytearray()
-        while data := caller.recv(_RECEIVE_BYTES):
+        while data := _next_words(caller, path, patience_s):
             answer += data
         return bytes(answer), pid
+    except BlockingIOError as error:
+        raise SessionError(
+            f"{path}: no answer for {patience_s:g} s",
+            hint="its file server may have been stopped",
+        ) from error
     except OSError as error:
         raise SessionError(f"{path}: {error.strerror}") from error
     finally:
         caller.close()
+
+
+def _next_words(caller: _socket.socket, path: str, patience_s: float) -> bytes:
+    """Return what comes next, nothing at the end.
+
+    The signal that announces a caller is not heard if it comes in the very moment in
+    which the file server begins to wait for requests; so it is sent again.
+
+    Raises:
+        BlockingIOError: Nothing came for too long.
+        OSError: As the kernel says.
+    """
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        try:
+            return caller.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                raise
+        with suppress(OSError):
+            _knock(path)
+
+
+def _knock(path: str) -> None:
+    knocking = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        _limit(knocking, _KNOCK_AGAIN_S)
+        _connect(knocking, path)
+    finally:
+        knocking.close()
 
 
 def dead_sockets_in(workspace: str) -> list[str]:

@@ -24,6 +24,7 @@ QUOTA_LIMIT_MB = 4000  # what the official configuration says
 RAM_FRACTION = 32
 """Without a size, a RAM cache may take this part of the memory, as the original's."""
 
+_MB_MAX = 1 << 40  # an exbibyte; sizes in bytes fit in 64 bits
 _DEPTH_MAX = 4  # of tiers in tiers
 _OF_DEFAULT = {
     "ALIEN": "CVMFS_ALIEN_CACHE",
@@ -245,7 +246,8 @@ class CacheInstance:
 
     def _limit_bytes(self, name: str, default_mb: int = QUOTA_LIMIT_MB) -> int:
         parameter = self.parameter(name)
-        return max(self._configuration.integer(parameter, default_mb), 0) << 20
+        limit_mb = self._configuration.integer(parameter, default_mb, maximum=_MB_MAX)
+        return max(limit_mb, 0) << 20
 
     def _size_bytes(self) -> int:
         parameter = self.parameter("SIZE")
@@ -255,7 +257,7 @@ class CacheInstance:
             if int(number[:4]) not in range(1, 101):
                 raise self._configuration.error(parameter, "is not 1% to 100%")
             return memory_bytes * int(number) // 100
-        size_mb = self._configuration.integer(parameter, 0, minimum=0)
+        size_mb = self._configuration.integer(parameter, 0, minimum=0, maximum=_MB_MAX)
         return size_mb << 20 or memory_bytes // RAM_FRACTION
 
 

@@ -1,22 +1,17 @@
 """What sessions and mounts that were killed have left behind, and its removal."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from cvmfsexec.cache import ram
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.client.talk_socket import dead_sockets_in, remove_if_dead
-from cvmfsexec.configuration.mount_places import MountPlace
 from cvmfsexec.errors import CvmfsError
-from cvmfsexec.host_mounts import heal, mounted
+from cvmfsexec.host_mounts import Condition, heal
 from cvmfsexec.namespaces.fusermount import Fusermount
 from cvmfsexec.namespaces.host_place import clear_away_dead, list_dead
-from cvmfsexec.namespaces.inquiry import ask
-
-_ALIVE = b"y"
-_DEAD = b"n"
 
 
 class Leftover(NamedTuple):
@@ -32,13 +27,11 @@ class Leftover(NamedTuple):
 
 
 def find_dead_mounts(
-    places: tuple[MountPlace, ...], helper: Fusermount
+    mounts: Mapping[str, Condition], helper: Fusermount
 ) -> Iterator[Leftover]:
     """Yield mounts of ``mountrepo`` whose file servers have ended."""
-    mountpoints = mounted(places, os.getuid())
-    answers = ask({one: partial(_try, one) for one in mountpoints})
-    for mountpoint, answer in answers.items():
-        if answer == _DEAD:  # one that is only slow may answer yet
+    for mountpoint, condition in mounts.items():
+        if condition is Condition.IS_DEAD:  # one that is only slow may answer yet
             yield Leftover(
                 f"mount without a file server: {mountpoint}",
                 partial(heal, helper, mountpoint),
@@ -108,14 +101,6 @@ def remove(leftover: Leftover) -> str:
     except OSError as error:
         return f"{error.strerror}"
     return ""
-
-
-def _try(mountpoint: str) -> bytes:
-    try:
-        os.statvfs(mountpoint)  # never answered out of the kernel's memory
-    except OSError:
-        return _DEAD
-    return _ALIVE
 
 
 def _with_pending(cache_directory: str, act: Callable[[PendingFiles], int]) -> int:

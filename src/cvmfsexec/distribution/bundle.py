@@ -284,13 +284,8 @@ def _check_machine(members: list[Member], machine: str) -> None:
         DistributionError: There is one.
     """
     for member in members:
-        if not member.content.startswith(MAGIC):
-            continue
-        try:
-            other = parse_elf(member.content).machine
-        except FormatError as error:
-            raise DistributionError(f"cannot pack {member.path}: {error}") from error
-        if other != machine:
+        other = _machine_of(member)
+        if other not in {None, machine}:
             raise DistributionError(f"{member.path} is for {other}, not for {machine}")
 
 
@@ -301,17 +296,22 @@ def _check_client(members: list[Member], machine: str) -> None:
         DistributionError: It is one.
     """
     for member in members:
-        if member.path != _CLIENT or not member.content.startswith(MAGIC):
-            continue
-        try:
-            other = parse_elf(member.content).machine
-        except FormatError as error:
-            raise DistributionError(f"cannot pack {_CLIENT}: {error}") from error
-        if other != machine:
+        other = _machine_of(member) if member.path == _CLIENT else None
+        if other not in {None, machine}:
             raise DistributionError(
                 f"the dist has the original client for {other}, not for {machine}",
                 hint="make another one: makedist --client original -m TYPE …",
             )
+
+
+def _machine_of(member: Member) -> str | None:
+    """Return the machine that a program or library is for; None if it is neither."""
+    if not member.content.startswith(MAGIC):
+        return None
+    try:
+        return parse_elf(member.content).machine
+    except FormatError as error:
+        raise DistributionError(f"cannot pack {member.path}: {error}") from error
 
 
 def _walk(top: str) -> "Iterator[str]":

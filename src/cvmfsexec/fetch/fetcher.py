@@ -10,9 +10,16 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cvmfsexec import log
+from cvmfsexec import callers, log
+from cvmfsexec.cache.open_files import (
+    again_while_gone,
+    close_quietly,
+    is_same_file,
+    unreadable,
+)
 from cvmfsexec.cache.pins import Pin
 from cvmfsexec.cache.store import ObjectStore
 from cvmfsexec.errors import (
@@ -71,6 +78,7 @@ class Fetcher:
         self._external_client = external_client
         self._flights = Flights()
         self._large = threading.Semaphore(_LARGE_AT_ONCE)
+        self._discarding = threading.Lock()
         self._unusable: set[tuple[int, int]] = set()
         self.opened_count = 0
         self.missed_count = 0
@@ -93,11 +101,13 @@ class Fetcher:
             IntegrityError: No server delivered the right bytes.
             TransferError: No server delivered anything.
             CacheError: There is no room for the object, not even in memory.
+            CannotWait: It is not in the cache, and the thread must not wait.
         """
         self.opened_count += 1
         descriptor = self._open_cached(request)
         if descriptor is not None:
             return descriptor
+        callers.before_waiting()
         self.missed_count += 1
         if missed is not None:
             missed()
@@ -108,7 +118,7 @@ class Fetcher:
         self._note_wait(request, time.monotonic() - begun_s)
         if not _has_announced_size(descriptor, request):
             # Two catalogs announce different sizes; the other one had its way.
-            os.close(descriptor)
+            close_quietly(descriptor)
             raise IntegrityError(f"object {request.content_hash} has another size")
         return descriptor
 
@@ -124,12 +134,13 @@ class Fetcher:
             ObjectTooLargeError: It has more than ``limit_bytes``.
             CvmfsError: As ``open``.
         """
+        read = partial(again_while_gone, partial(self._read, request, limit_bytes))
         try:
-            return self._read(request, limit_bytes)
+            return read()
         except UnreadableObjectError as error:
             log.warning("%s; it is fetched again", error)
             self.discard(request.content_hash)
-        return self._read(request, limit_bytes)
+        return read()
 
     def prefetch(self, request: ObjectRequest) -> "Prefetch | None":
         """Begin to fetch an object by other means, for whoever asks for it later.
@@ -158,7 +169,7 @@ class Fetcher:
         """Keep an object in the cache until the pin is released, or forgotten."""
         return self._store.pin(content_hash)
 
-    def discard(self, content_hash: ContentHash) -> None:
+    def discard(self, content_hash: ContentHash, damaged: int | None = None) -> None:
         """Forget a cached object that its reader finds damaged.
 
         Verified objects can be torn by a power failure, and the size that would tell
@@ -166,16 +177,23 @@ class Fetcher:
 
         What a cache does not let go of (a failing disk becomes read-only) is passed
         over from now on.
+
+        Args:
+            content_hash: Its hash.
+            damaged: Descriptor of it, if that is still open: what another thread or
+                process has put in its place stays.
         """
-        damaged = self._store.open_object(content_hash)
-        self._store.remove(content_hash)
-        if damaged is None:
-            return
-        try:
-            if self._is_still(content_hash, damaged):
-                self._unusable.add(_identity(damaged))
-        finally:
-            os.close(damaged)
+        with self._discarding:
+            present = self._store.open_object(content_hash)
+            try:
+                if damaged is not None and _has_taken_its_place(present, damaged):
+                    return
+                self._store.remove(content_hash)
+                if present is not None and self._is_still(content_hash, present):
+                    self._unusable.add(_identity(present))
+            finally:
+                if present is not None:
+                    close_quietly(present)
 
     def _note_wait(self, request: ObjectRequest, seconds: float) -> None:
         log.debug("object %s came in %.3f s", request.content_hash, seconds)
@@ -191,9 +209,9 @@ class Fetcher:
         if present is None:
             return False
         try:
-            return os.path.sameopenfile(present, damaged)
+            return is_same_file(present, damaged)
         finally:
-            os.close(present)
+            close_quietly(present)
 
     def _read(self, request: ObjectRequest, limit_bytes: int) -> bytes:
         descriptor = self.open(request)
@@ -206,27 +224,25 @@ class Fetcher:
                 )
             return os.pread(descriptor, size_bytes, 0)
         except OSError as error:
-            raise UnreadableObjectError(
-                f"cannot read object {request.content_hash}: {error.strerror}"
-            ) from error
+            raise unreadable(f"object {request.content_hash}", error) from error
         finally:
-            os.close(descriptor)
+            close_quietly(descriptor)
 
     def _open_cached(self, request: ObjectRequest) -> int | None:
         descriptor = self._store.open_object(request.content_hash)
         if descriptor is None:
             return None
         if self._unusable and _identity(descriptor) in self._unusable:
-            os.close(descriptor)
+            close_quietly(descriptor)
             return None
         if _has_announced_size(descriptor, request):
             return descriptor
-        os.close(descriptor)
         log.warning(
             "object %s in the cache has the wrong size; it is fetched again",
             request.content_hash,
         )
-        self.discard(request.content_hash)
+        self.discard(request.content_hash, descriptor)
+        close_quietly(descriptor)
         return None
 
     def _fetch(self, request: ObjectRequest) -> int:
@@ -270,6 +286,7 @@ class Fetcher:
                 attempts.begin,
                 limit_bytes=request.stored_max_bytes,
                 byte_range=request.external_range,
+                label=request.label,
             )
             return attempts.commit()
         finally:
@@ -318,6 +335,16 @@ class _Attempts:
         """Forget everything that was not committed."""
         if self._sink is not None:
             self._sink.discard()
+
+
+def _has_taken_its_place(present: int | None, damaged: int) -> bool:
+    """Whether an object is another file than the damaged one, or none at all.
+
+    Of copies, which have no name, that cannot be told.
+    """
+    if present is None:
+        return True
+    return bool(os.fstat(present).st_nlink) and not is_same_file(present, damaged)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

@@ -8,29 +8,44 @@ Somebody who works for nobody in particular may ``begin`` and ``end`` a flight. 
 joins it meanwhile waits as for any other. If it ends with nothing, those who wait do
 the work themselves.
 
+Whoever works for somebody who has gone (``cvmfsexec.callers``) leaves the flight, and
+the others wait on. When nobody is left the work is given up.
+
 One lock guards the table; it is never held while anybody works or waits.
 """
 
 import os
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 
+from cvmfsexec import callers
+from cvmfsexec.cache.open_files import close_quietly
 from cvmfsexec.errors import CacheError, CvmfsError, TransferError
 
 
 class _Flight:
     """One piece of work and those who wait for it."""
 
-    __slots__ = ("descriptors", "error", "gate", "is_given_up", "waiting")
+    __slots__ = (
+        *("descriptors", "error", "gate", "is_closed", "is_given_up", "leader"),
+        "waiting",
+    )
 
     def __init__(self) -> None:
         # A bare lock: an Event costs 10 us to make, and most flights have no waiters.
         self.gate = threading.Lock()
         self.gate.acquire()
         self.waiting = 0
+        self.leader: callers.Caller | None = None
+        self.is_closed = False  # nobody can join any more
         self.descriptors: list[int] = []
         self.is_given_up = False
         self.error: CvmfsError | None = None
+
+    def has_company(self) -> bool:
+        """Whether others wait for what the leader does."""
+        return self.waiting > 0
 
 
 class Flights:
@@ -57,6 +72,7 @@ class Flights:
 
         Raises:
             CvmfsError: What ``work`` raised, to each of the threads.
+            CannotWait: Who the thread works for has gone.
         """
         while True:
             with self._lock:
@@ -68,7 +84,8 @@ class Flights:
                     flight.waiting += 1
             if leads:
                 return self._lead(key, flight, work)
-            descriptor = _wait(flight)
+            self._wait(flight)
+            descriptor = _share_of(flight)
             if descriptor is not None:
                 return descriptor
 
@@ -91,8 +108,7 @@ class Flights:
         Returns:
             Whether anybody waited.
         """
-        with self._lock:
-            flight = self._flights.pop(key)
+        flight = self._close(key)
         descriptor: int | None = None
         try:
             if opened is not None and flight.waiting:
@@ -102,16 +118,23 @@ class Flights:
                 flight.is_given_up = True
             else:
                 _share(flight, descriptor)
-                os.close(descriptor)
+                close_quietly(descriptor)
             flight.gate.release()
         return flight.waiting > 0
 
     def _lead(self, key: Hashable, flight: _Flight, work: Callable[[], int]) -> int:
+        flight.leader = caller = callers.current()
         try:
-            descriptor = work()
+            if caller is None:
+                descriptor = work()
+            else:
+                with caller.in_company(flight.has_company):
+                    descriptor = work()
         except BaseException as error:
             self._close(key)
-            if flight.waiting:
+            if isinstance(error, callers.CannotWait):
+                flight.is_given_up = True
+            elif flight.waiting:
                 flight.error = _for_others(error)
             flight.gate.release()
             raise
@@ -120,10 +143,28 @@ class Flights:
         flight.gate.release()
         return descriptor
 
-    def _close(self, key: Hashable) -> None:
+    def _close(self, key: Hashable) -> _Flight:
         """Let nobody join any more; the number of those who wait is then final."""
         with self._lock:
-            del self._flights[key]
+            flight = self._flights.pop(key)
+            flight.is_closed = True
+            return flight
+
+    def _wait(self, flight: _Flight) -> None:
+        while not flight.gate.acquire(timeout=callers.LOOK_S):
+            if callers.has_left() and self._is_left(flight):
+                raise callers.CannotWait
+        flight.gate.release()
+
+    def _is_left(self, flight: _Flight) -> bool:
+        """Whether one who waited does not any more; not when the end is at hand."""
+        with self._lock:
+            if flight.is_closed:
+                return False
+            flight.waiting -= 1
+        if flight.leader is not None:
+            flight.leader.look_again()
+        return True
 
 
 def _share(flight: _Flight, descriptor: int) -> None:
@@ -141,14 +182,13 @@ def _for_others(error: BaseException) -> CvmfsError:
     return TransferError(f"the download was given up: {type(error).__name__}")
 
 
-def _wait(flight: _Flight) -> int | None:
+def _share_of(flight: _Flight) -> int | None:
     """Return a descriptor; None if the flight was given up."""
-    with flight.gate:
-        if flight.is_given_up:
-            return None
-        if flight.descriptors:
-            return flight.descriptors.pop()
-        error = flight.error or TransferError("the download ended with nothing")
+    if flight.is_given_up:
+        return None
+    with suppress(IndexError):
+        return flight.descriptors.pop()
+    error = flight.error or TransferError("the download ended with nothing")
     import copy
 
     raise copy.copy(error)  # a traceback grows in each thread that raises

@@ -47,7 +47,9 @@ _END_PATIENCE_S = 2.0
 class Routes(Protocol):
     """Who knows where to ask; ``cvmfsexec.network.client.HttpClient`` is one."""
 
-    def first_request(self, path: str, limit_bytes: int) -> "Request":
+    def first_request(
+        self, path: str, limit_bytes: int, label: Callable[[], str]
+    ) -> "Request":
         """Return what to ask first for an object."""
 
     def count(self, received_bytes: int, seconds: float) -> None:
@@ -206,7 +208,9 @@ class Forerunner:
     ) -> bool:
         request = prefetch.request
         try:
-            asked = self._routes.first_request(request.path, request.stored_max_bytes)
+            asked = self._routes.first_request(
+                request.path, request.stored_max_bytes, request.label
+            )
             if asked.url.startswith("file:"):
                 self._is_over = True  # what is on a local disk is not far
                 self._drop(prefetch)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from cvmfsexec.network.client import Sink
 
 _ZLIB_MARGIN_BYTES = 64
+_NAMES = {
+    ObjectKind.CERTIFICATE: "certificate",
+    ObjectKind.HISTORY: "tag database",
+    ObjectKind.METAINFO: "metainfo",
+}
 
 
 class ObjectRequest(NamedTuple):
@@ -32,6 +37,8 @@ class ObjectRequest(NamedTuple):
             these are; such an object has no path of its own.
         external_range: First and last byte within that file; ``None`` for all.
         is_alternative: Whether it is to be asked for by its alternative path.
+        of: The file or catalog that it is of; ``None`` if whoever asks would have to
+            look that up.
     """
 
     content_hash: ContentHash
@@ -42,6 +49,7 @@ class ObjectRequest(NamedTuple):
     external_path: bytes | None = None
     external_range: tuple[int, int] | None = None
     is_alternative: bool = False
+    of: bytes | None = None
 
     @property
     def path(self) -> str:
@@ -56,6 +64,18 @@ class ObjectRequest(NamedTuple):
         if self.is_alternative:
             return self.content_hash.alternative_path(self.kind)
         return self.content_hash.object_path(self.kind)
+
+    def label(self) -> str:
+        """Return what it is, for the logs of servers; nothing if it is of a file.
+
+        In the original's words.
+        """
+        if self.kind in _NAMES:
+            return _NAMES[self.kind]
+        path = "" if self.of is None else self.of.decode("utf-8", "surrogateescape")
+        if self.kind is not ObjectKind.CATALOG:
+            return path
+        return "file catalog" if self.of is None else f"file catalog at {path or '/'}"
 
     @property
     def size_max_bytes(self) -> int:
@@ -107,6 +127,7 @@ class ObjectSource(Protocol):
         *,
         limit_bytes: int,
         byte_range: tuple[int, int] | None = None,
+        label: "Callable[[], str] | None" = None,
     ) -> None:
         """Get one object, trying as often and as many servers as configured.
 
@@ -117,6 +138,7 @@ class ObjectSource(Protocol):
                 whose sink finishes without error is the last.
             limit_bytes: A longer answer is refused.
             byte_range: First and last byte wanted; ``None`` for all.
+            label: Returns what servers are told that it is.
 
         Raises:
             TransferError: Nobody delivered it.

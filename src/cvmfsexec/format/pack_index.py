@@ -7,10 +7,11 @@ Numbers are big-endian::
     offset  bytes  what
          0      1  kind << 4 | algorithm
          1     20  digest
-        21      8  offset in the pack; of a removal, in the pack that is named below
+        21      8  offset in the pack; of a file of its own, any number; of a removal,
+                   what the record has that it is about
         29      8  size
         37      4  CRC-32 of the object's bytes
-        41      8  name of the pack that a removal is about
+        41      8  of a removal of an object in a pack: the pack's name
         49     11  zero
         60      4  CRC-32 of what comes before
 
@@ -36,6 +37,9 @@ RECORD_BYTES = 64
 KEY_BYTES = 21
 NAME_BYTES = 8
 
+INDEX_BYTES_MAX = 32 << 20
+"""Nobody writes more into one index, or reads more of one: half a million objects."""
+
 _TEXT = struct.Struct(">B20sQQI8s11x")
 _CHECKSUM = struct.Struct(">I")
 _KEYS = struct.Struct(f"{KEY_BYTES}s{RECORD_BYTES - KEY_BYTES}x")
@@ -55,7 +59,7 @@ class RecordKind(IntEnum):
     """An object is too large, and lies in a file of its own."""
 
     REMOVED = 3
-    """An object that lies in some pack is not to be used any more."""
+    """What some pack tells of an object is not true any more."""
 
 
 class Record(NamedTuple):
@@ -64,10 +68,10 @@ class Record(NamedTuple):
     Attributes:
         kind: What it tells.
         content_hash: About which object.
-        offset: Where the object begins in its pack.
+        offset: Where the object begins in its pack; tells records of own files apart.
         size_bytes: Its size.
         checksum: CRC-32 of its bytes.
-        pack: Of a removal, the name of the pack.
+        pack: Of a removal, the name of the pack; none for a file of its own.
     """
 
     kind: RecordKind

@@ -14,7 +14,7 @@ A trace may come from anywhere. It holds paths and nothing else that is believed
 import re
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cvmfsexec.errors import ConfigurationError, FormatError
 from cvmfsexec.format.names import check_fqrn, normalize_path
@@ -24,12 +24,21 @@ LINE_BYTES_MAX = 8192 + 256
 
 MOUNT_DIRECTORY = b"/cvmfs/"
 
-_FIELD = rb'"((?:[^"]|"")*)"'
-_LINE = re.compile(b",".join([_FIELD] * 4) + rb"\r?")
-_TIME = re.compile(rb"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
+_FIELD = rb'"([^"]*+(?:""[^"]*+)*+)"'
+_LINE = re.compile(
+    rb'"([0-9]{1,12})(?:\.([0-9]{1,9}))?","(-?[0-9]{1,4})",%b,%b\r?\n'
+    % (_FIELD, _FIELD)
+)
 _START = re.compile(rb'"[0-9.]{1,22}","-?[0-9]{1,4}","')
-_CODE = re.compile(rb"-?[0-9]{1,4}")
+_START_BYTES_MAX = 40
 _RANGE = re.compile(rb"read ([0-9]{1,18}) ([0-9]{1,18})")
+
+_REMEMBERED_MAX = 1 << 16
+_SPECIAL_NAMES = frozenset({b"", b".", b".."})
+_TOPS = frozenset({b"", MOUNT_DIRECTORY[:-1]})
+"""What lies in them may be a repository."""
+
+_Value = TypeVar("_Value")
 
 
 class Event(IntEnum):
@@ -40,6 +49,10 @@ class Event(IntEnum):
     READLINK = 3
     LOOKUP = 4
     GETATTR = 6
+
+
+EVENT_CODES = frozenset(map(int, Event))
+"""Others are for instance the original's notes about its buffer."""
 
 
 class TraceRecord(NamedTuple):
@@ -61,34 +74,6 @@ class TraceRecord(NamedTuple):
     offset: int = 0
     size_bytes: int | None = None
 
-    @classmethod
-    def parse(cls, line: bytes) -> "TraceRecord":
-        """Read a line without its end.
-
-        Raises:
-            FormatError: It is none of a trace.
-        """
-        match = _LINE.fullmatch(line) if len(line) <= LINE_BYTES_MAX else None
-        if match is None:
-            raise FormatError(f"not a line of a trace: {line[:80]!r}")
-        time, code, path, note = (
-            field.replace(b'""', b'"') for field in match.groups()
-        )
-        whole = _TIME.fullmatch(time)
-        if whole is None or _CODE.fullmatch(code) is None:
-            raise FormatError(f"not an event of a trace: {line[:80]!r}")
-        fraction = (whole[2] or b"").ljust(6, b"0")[:6]
-        fqrn, inside = _split(path)
-        extent = _RANGE.fullmatch(note)
-        return cls(
-            int(whole[1]) * 1_000_000 + int(fraction),
-            int(code),
-            fqrn,
-            inside,
-            int(extent[1]) if extent else 0,
-            int(extent[2]) if extent else None,
-        )
-
     def serialize(self) -> bytes:
         """Return the line, with its end."""
         seconds, micros = divmod(self.at_us, 1_000_000)
@@ -106,38 +91,119 @@ class TraceRecord(NamedTuple):
         )
 
 
-def trace_lines(data: bytes) -> Iterator[bytes]:
-    """Yield lines without their ends; a last one without an end was not finished."""
-    start = 0
-    while (end := _end_of_line(data, start)) >= 0:
-        yield data[start:end]
-        start = end + 1
+class TraceReader:
+    """Reads a trace as it comes, piece by piece.
+
+    Attributes:
+        refused_count: How many lines made no sense. Where several write to one file,
+            or a disk was full, there may be some.
+        refusal: What was wrong with the first of them.
+    """
+
+    def __init__(self) -> None:
+        self.refused_count = 0
+        self.refusal: FormatError | None = None
+        self._rest = b""
+        self._is_endless = False  # within a line that is too long
+        # Checked once, not for each file: directories and notes come again and again.
+        self._places: dict[bytes, tuple[str, bytes]] = {}
+        self._extents: dict[bytes, tuple[int, int | None]] = {}
+
+    def read(self, data: bytes) -> Iterator[TraceRecord]:
+        """Yield the events of the lines that end in the next piece.
+
+        The last ones may be kept back until it is known where they end.
+        """
+        yield from self._read(self._rest + data, LINE_BYTES_MAX + _START_BYTES_MAX)
+
+    def finish(self) -> Iterator[TraceRecord]:
+        """Yield the last events; a line without an end was not finished."""
+        yield from self._read(self._rest, 0)
+
+    def _read(self, data: bytes, ahead_bytes: int) -> Iterator[TraceRecord]:
+        """Yield events.
+
+        Args:
+            data: Begins with a line.
+            ahead_bytes: What follows a line that makes no sense, to see where it ends.
+        """
+        start, end = self._skip(data), len(data)
+        while start < end:
+            match = _LINE.match(data, start, start + LINE_BYTES_MAX + 2)
+            if match is not None:
+                start = match.end()
+                try:
+                    record = self._record(match)
+                except FormatError as error:
+                    self._refuse(error)
+                else:
+                    yield record
+                continue
+            if end - start < ahead_bytes:
+                break
+            line_end = _end_of_line(data, start)
+            if line_end < 0:
+                break
+            self._refuse_line(data[start:line_end])
+            start = line_end + 1
+        self._rest = data[start:]
+        if len(self._rest) > LINE_BYTES_MAX + _START_BYTES_MAX:
+            self._refuse_line(self._rest)
+            self._rest, self._is_endless = b"", True
+
+    def _skip(self, data: bytes) -> int:
+        """Return where to begin: behind the end of a line that is too long."""
+        if not self._is_endless:
+            return 0
+        line_end = data.find(b"\n")
+        self._is_endless = line_end < 0
+        return len(data) if line_end < 0 else line_end + 1
+
+    def _refuse_line(self, line: bytes) -> None:
+        self._refuse(FormatError(f"not a line of a trace: {line[:80]!r}"))
+
+    def _refuse(self, error: FormatError) -> None:
+        self.refusal = self.refusal or error
+        self.refused_count += 1
+
+    def _record(self, match: re.Match[bytes]) -> TraceRecord:
+        seconds, fraction, code, path, note = match.groups()
+        if b'"' in path:
+            path = path.replace(b'""', b'"')
+        fqrn, inside = self._split(path)
+        extent = self._extents.get(note)
+        if extent is None:
+            extent = _remember(self._extents, note, _extent(note))
+        at_us = int(seconds + (fraction or b"").ljust(6, b"0")[:6])
+        return TraceRecord(at_us, int(code), fqrn, inside, *extent)
+
+    def _split(self, path: bytes) -> tuple[str, bytes]:
+        """Return the repository, if the path tells, and the path inside of it."""
+        directory, _, name = path.rpartition(b"/")
+        if directory in _TOPS or name in _SPECIAL_NAMES or b"\0" in name:
+            return _split(path)
+        place = self._places.get(directory)
+        if place is None:
+            place = _remember(self._places, directory, _split(directory))
+        fqrn, above = place
+        return fqrn, above + b"/" + name
 
 
 def parse_trace(data: bytes) -> tuple[list[TraceRecord], int]:
-    """Return the events of a trace, and how many of its lines make no sense.
-
-    Where several write to one file, or a disk was full, there may be some.
+    """Return the events of a whole trace, and how many of its lines make no sense.
 
     Raises:
         FormatError: Not even one line makes sense.
     """
-    records: list[TraceRecord] = []
-    refusal: FormatError | None = None
-    refused_count = 0
-    for line in trace_lines(data):
-        try:
-            records.append(TraceRecord.parse(line))
-        except FormatError as error:
-            refusal = refusal or error
-            refused_count += 1
-    if refusal is not None and not records:
-        raise refusal
-    return records, refused_count
+    reader = TraceReader()
+    records = [*reader.read(data), *reader.finish()]
+    if reader.refusal is not None and not records:
+        raise reader.refusal
+    return records, reader.refused_count
 
 
 def _end_of_line(data: bytes, start: int) -> int:
-    """Return where a line ends.
+    """Return where a line ends that makes no sense; -1 if it does not.
 
     Names may have line feeds, within quotation marks. After a line that was torn these
     do not come in pairs; what begins like a line is one, as no field can hold that.
@@ -155,6 +221,12 @@ def _end_of_line(data: bytes, start: int) -> int:
     return end
 
 
+def _extent(note: bytes) -> tuple[int, int | None]:
+    """Return where reading began and how far it went, if a note tells."""
+    extent = _RANGE.fullmatch(note)
+    return (int(extent[1]), int(extent[2])) if extent else (0, None)
+
+
 def _split(path: bytes) -> tuple[str, bytes]:
     """Return the repository, if the path tells, and the path inside of it."""
     try:
@@ -164,3 +236,10 @@ def _split(path: bytes) -> tuple[str, bytes]:
         return check_fqrn(name.decode("ascii", "replace")), normalize_path(inside)
     except ConfigurationError as error:
         raise FormatError(str(error)) from error
+
+
+def _remember(known: dict[bytes, _Value], key: bytes, value: _Value) -> _Value:
+    if len(known) >= _REMEMBERED_MAX:
+        known.clear()
+    known[key] = value
+    return value

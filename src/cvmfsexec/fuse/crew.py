@@ -19,20 +19,40 @@ Who writes what: ``_leader`` belongs to the deputy, of whom there is one at a ti
 (``_deputy_lock``); what a ``Worker`` holds belongs to its own thread. A leader learns
 after its request that it was deposed. Until then two threads may read, which does no
 harm.
+
+**The last one never waits.** If all threads waited for the network, nobody would read
+what the kernel says, nor answer what is in the cache. A leader with nobody in line sets
+aside what would have to wait (``callers.before_waiting``), for those who come back.
+
+**Who is to end gets his answer at once**; ``requesters`` knows who that is. The thread
+that reads INTERRUPT answers the other request with EINTR, wherever that is held up, and
+tells its worker that the caller has left. What the worker answers later is for nobody.
+Once a second the thread that called ``run`` looks for those who have gone without a
+word, as long as anybody waits. Nothing is done for a request that is answered from the
+cache: what a worker is at, the deputy has to know anyway.
 """
 
 import errno
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
 
-from cvmfsexec import log
+from cvmfsexec import callers, log
 from cvmfsexec.errors import NamespaceError
-from cvmfsexec.fuse.protocol import OPCODE_LIMIT, READ_BUFFER_BYTES_MIN, Reply
+from cvmfsexec.fuse.protocol import (
+    OPCODE_LIMIT,
+    READ_BUFFER_BYTES_MIN,
+    REQUEST_HEADER,
+    Opcode,
+    Reply,
+    error_reply,
+)
+from cvmfsexec.fuse.requesters import Requesters
 
 # Above what any answer from memory takes, below one network round trip.
 _PATIENCE_S = 0.002
@@ -41,6 +61,13 @@ _PATIENCE_S = 0.002
 _QUIET_WATCHES = 50
 
 _EAGER_REQUESTS = 32
+
+_LOOK_S = 1.0  # for those who have gone without a word
+_NEVER = float("inf")
+
+_OPCODE_OFFSET = 4  # in a request; its lowest byte, which is all of a known one
+_UNIQUE = slice(8, 16)
+_PID_FIELD = 6  # of REQUEST_HEADER
 
 _READ_AGAIN = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 """The request was taken back before it could be read, or nothing happened."""
@@ -74,22 +101,42 @@ class Alarm(NamedTuple):
     call: Callable[[], object]
 
 
-class Worker:
-    """What other threads see of one that leads.
+class Worker(callers.Caller):
+    """What other threads see of one that leads. Its tasks are requests.
 
     Attributes:
-        pulse: Grows as a request is taken up and as it is done: odd while one is.
+        done: The last request that is done with; the same as the task if none is
+            being answered.
         has_resigned: Whether the lead was given away.
         counts: Requests by opcode, and what else is counted behind; exact, since only
             its own thread writes it.
     """
 
-    __slots__ = ("counts", "has_resigned", "pulse")
+    __slots__ = ("_may_wait", "counts", "done", "has_resigned")
 
-    def __init__(self, counts: int) -> None:
-        self.pulse = 0
+    def __init__(self, counts: int, may_wait: Callable[["Worker"], bool]) -> None:
+        super().__init__()
+        self.done: object = None
         self.has_resigned = False
         self.counts = [0] * counts
+        self._may_wait = may_wait
+
+    def may_wait(self) -> bool:
+        """See ``Caller``."""
+        return self._may_wait(self)
+
+    def asker(self) -> callers.Asker | None:
+        """See ``Caller``."""
+        request = self.request()
+        if request is None:
+            return None
+        _, _, _, inode, uid, gid, pid, *_ = REQUEST_HEADER.unpack_from(request)
+        return callers.Asker(pid, uid, gid, inode)
+
+    def request(self) -> bytes | None:
+        """Return what is being answered."""
+        done, task = self.done, self.task  # in this order, or what is done may seem new
+        return task if task is not done and isinstance(task, bytes) else None
 
 
 class Crew:
@@ -126,7 +173,10 @@ class Crew:
         self._is_deputy_asleep = False
         self._eager_requests = 0
         self._bell = _locked()  # unlocked by whoever wants the deputy to look
-        self._end = _locked()  # unlocked at the end
+        self._call = _locked()  # the same for the thread that called ``run``
+        self._is_lookout_asleep = True
+        self._aside: deque[bytes] = deque()  # requests; ``_line_lock`` guards it, too
+        self._requesters = Requesters()
         self._ending: Ending | None = None
 
     def run(self, alarm: "Alarm | None" = None) -> Ending:
@@ -147,11 +197,77 @@ class Crew:
                 errno=errno.EAGAIN,
                 hint="look at the limit of processes: ulimit -u",
             )
-        if alarm is None or not self._end.acquire(timeout=alarm.in_s):
-            if alarm is not None:
+        alarm_s = _NEVER if alarm is None else time.monotonic() + alarm.in_s
+        while self._ending is None:
+            self._sleep_until(alarm_s)
+            if alarm is not None and time.monotonic() >= alarm_s:
+                alarm_s = _NEVER
                 alarm.call()
-            self._end.acquire()
-        return self._ending or Ending.STOPPED
+            self._look_out()
+        return self._ending
+
+    def interrupt(self, unique: int) -> bool:
+        """Answer a request at once if whoever made it is to end.
+
+        Returns:
+            Whether it is known here. If not, it is answered, or has not come yet.
+        """
+        for worker in self.workers:
+            request = worker.request()
+            if request is not None and _unique(request) == unique:
+                if self._requesters.wants_out(_pid(request)):
+                    self._leave(worker, request)
+                return True
+        with self._line_lock:
+            found = [request for request in self._aside if _unique(request) == unique]
+        for request in found:
+            if self._requesters.wants_out(_pid(request)):
+                with self._line_lock, suppress(ValueError):  # somebody is at it by now
+                    self._aside.remove(request)
+                    self._send(error_reply(unique, errno.EINTR))
+        return bool(found)
+
+    def _leave(self, worker: Worker, request: bytes) -> None:
+        worker.leave(request)
+        self._send(error_reply(_unique(request), errno.EINTR))
+
+    def _sleep_until(self, alarm_s: float) -> None:
+        """Sleep until the alarm, the end, or, if somebody waits, for a second."""
+        self._is_lookout_asleep = True  # set before it looks, so that no call is lost
+        left_s = alarm_s - time.monotonic()
+        if self._has_waiting():
+            self._is_lookout_asleep = False
+            self._call.acquire(timeout=max(min(left_s, _LOOK_S), 0.0))
+        elif left_s > threading.TIMEOUT_MAX:
+            self._call.acquire()
+        else:
+            self._call.acquire(timeout=max(left_s, 0.0))
+
+    def _has_waiting(self) -> bool:
+        requests = ((worker, worker.request()) for worker in self.workers)
+        return any(one and worker.waits_for is one for worker, one in requests)
+
+    def _look_out(self) -> None:
+        """Look for those who have gone, or were told to end after their INTERRUPT."""
+        for worker in self.workers:
+            request = worker.request()
+            if request is None or worker.waits_for is not request or worker.has_left:
+                continue
+            may_be_gone = request[_OPCODE_OFFSET] == Opcode.READ
+            if self._requesters.is_gone(_pid(request), may_be_gone=may_be_gone):
+                self._leave(worker, request)
+
+    def _may_wait(self, worker: Worker) -> bool:
+        """Whether somebody else reads, or will, while a worker waits."""
+        if self._is_lookout_asleep:
+            self._is_lookout_asleep = False
+            _unlock(self._call)
+        return (
+            self._in_line > 0
+            or worker.has_resigned
+            or self._leader is not worker
+            or self._threads_max == 1
+        )
 
     def stop(self) -> None:
         """End ``run`` soon; may be called by a signal handler, and more than once.
@@ -163,12 +279,12 @@ class Crew:
 
     def _finish(self, ending: Ending) -> None:
         self._ending = self._ending or ending
-        _unlock(self._end)
+        _unlock(self._call)
         _unlock(self._bell)
 
     def _start_thread(self) -> bool:
         """Put one more thread in the line."""
-        worker = Worker(self._counts)
+        worker = Worker(self._counts, self._may_wait)
         thread = threading.Thread(
             target=self._work, args=(worker,), name="fuse", daemon=True
         )
@@ -188,6 +304,7 @@ class Crew:
 
     def _work(self, worker: Worker) -> None:
         """Be a worker: stand in line, be deputy, lead, and again."""
+        callers.work_for(worker)
         while True:
             with self._deputy_lock:
                 self._be_deputy()
@@ -201,32 +318,42 @@ class Crew:
             if is_nobody_left and len(self.workers) < self._threads_max:
                 self._start_thread()
             self._lead(worker)
-            with self._line_lock:
-                self._in_line += 1
+            while (request := self._next_aside()) is not None:
+                worker.task = request
+                self._answer_again(worker, request)
+                worker.done = request
+
+    def _next_aside(self) -> bytes | None:
+        """Return a request that was set aside, or stand in line again."""
+        with self._line_lock:
+            if self._aside:
+                return self._aside.popleft()
+            self._in_line += 1
+            return None
 
     def _be_deputy(self) -> None:
         """Return when the lead is to be taken, or at the end."""
-        seen = -1
+        seen: object = self  # no task
         quiet_watches = 0
         while self._ending is None:
             leader = self._leader
             if leader is None or leader.has_resigned:
                 return
-            pulse = leader.pulse
-            if pulse != seen:
-                seen = pulse
+            done, task = leader.done, leader.task  # in this order, see ``request``
+            if task is not seen:
+                seen = task
                 quiet_watches = 0
-            elif pulse & 1:
+            elif task is not done:
                 self._eager_requests = _EAGER_REQUESTS
                 return
             else:
                 quiet_watches += 1
             if quiet_watches < _QUIET_WATCHES:
                 if self._bell.acquire(timeout=_PATIENCE_S):
-                    seen = -1  # woken early: no time has passed
+                    seen = self  # woken early: no time has passed
                 continue
             self._is_deputy_asleep = True
-            if leader.pulse == pulse:  # no request came before it could know
+            if leader.task is task:  # no request came before it could know
                 self._bell.acquire()
             self._is_deputy_asleep = False
 
@@ -239,14 +366,17 @@ class Crew:
             if isinstance(request, Ending):
                 self._finish(request)
                 return
-            worker.pulse += 1
-            if self._eager_requests and self._threads_max > 1:
+            worker.task = request
+            if self._eager_requests and self._in_line:
                 self._resign_and_answer(worker, request)
                 return
             if self._is_deputy_asleep:
                 _unlock(self._bell)
-            self._send(answer(request, counts))
-            worker.pulse += 1
+            try:
+                self._send(answer(request, counts))
+            except callers.CannotWait:
+                self._set_aside(worker, request)
+            worker.done = request
 
     def _resign_and_answer(self, worker: Worker, request: bytes) -> None:
         """Let another one lead, and answer a request that may be slow."""
@@ -254,10 +384,33 @@ class Crew:
         worker.has_resigned = True
         _unlock(self._bell)
         begun_s = time.monotonic()
-        self._send(self._answer(request, worker.counts))
-        worker.pulse += 1
+        self._answer_waiting(worker, request)
+        worker.done = request
         if time.monotonic() - begun_s > _PATIENCE_S:
             self._eager_requests = _EAGER_REQUESTS
+
+    def _answer_waiting(self, worker: Worker, request: bytes) -> None:
+        """Answer a request that may have to wait."""
+        try:
+            self._send(self._answer(request, worker.counts))
+        except callers.CannotWait:
+            self._set_aside(worker, request)
+
+    def _set_aside(self, worker: Worker, request: bytes) -> None:
+        """Leave a request to those who may wait, unless nobody wants the answer."""
+        if worker.has_left:
+            self._send(error_reply(_unique(request), errno.EINTR))
+            return
+        with self._line_lock:
+            if not self._in_line:
+                self._aside.append(request)
+                return
+        self._answer_again(worker, request)  # somebody has come back meanwhile
+
+    def _answer_again(self, worker: Worker, request: bytes) -> None:
+        """Answer what was counted when it could not be."""
+        worker.counts[request[_OPCODE_OFFSET]] -= 1
+        self._answer_waiting(worker, request)
 
     def _send(self, reply: Reply) -> None:
         """Give the reply to the kernel, if there is one."""
@@ -285,6 +438,15 @@ def receive(device_fd: int) -> bytes | Ending:
                 log.error("cannot read from the FUSE device: %s", error)
             return ending or Ending.ABORTED
         return request or Ending.UNMOUNTED
+
+
+def _unique(request: bytes) -> int:
+    return int.from_bytes(request[_UNIQUE], "little")
+
+
+def _pid(request: bytes) -> int:
+    pid: int = REQUEST_HEADER.unpack_from(request)[_PID_FIELD]
+    return pid
 
 
 def _locked() -> threading.Lock:

@@ -18,7 +18,8 @@ Facts about the kernel that all of this rests on:
 * An entry that a later LOOKUP denies loses what is mounted on it. So a name that was
   given a directory keeps it; only what is done to it fails.
 
-No thread waits: a request that has to is answered by whoever ends its waiting.
+No thread waits: a request that has to is answered by whoever ends its waiting, or at
+once if whoever made it is to end.
 """
 
 import errno
@@ -31,6 +32,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from cvmfsexec.callers import LOOK_S
 from cvmfsexec.fuse.faults import FaultAccount
 from cvmfsexec.fuse.negotiation import Terms
 from cvmfsexec.fuse.operations import Operations
@@ -43,11 +45,13 @@ from cvmfsexec.fuse.protocol import (
     ENTRY_REPLY_BYTES,
     FOREVER_S,
     OPEN_REPLY,
+    REQUEST_HEADER,
     Feature,
     Opcode,
     Reply,
     error_reply,
 )
+from cvmfsexec.fuse.requesters import Requesters
 from cvmfsexec.fuse.server import FuseServer
 from cvmfsexec.vfs.attributes import (
     FIRST_COOKIE,
@@ -65,9 +69,6 @@ REFUSAL_S = 10.0
 NAME_COUNT_MAX = 100_000
 
 _ENTRY_VALIDITY = struct.pack("<QQQII", 0, FOREVER_S, 0, 0, 0)
-_INTERRUPTED = struct.Struct("<Q")
-"""unique of the request that is not waited for any more"""
-
 _ATTR_VALIDITY = struct.pack("<QII", 0, 0, 0)
 
 
@@ -76,11 +77,19 @@ class Waiting(NamedTuple):
 
     Attributes:
         unique: Of the request.
+        pid: Who made it.
         is_lookup: It wants the entry; the others want to be told to walk again.
     """
 
     unique: int
+    pid: int
     is_lookup: bool
+
+    @classmethod
+    def of(cls, request: bytes) -> "Waiting":
+        """Return what is to be known of a request."""
+        _, opcode, unique, _, _, _, pid, _, _ = REQUEST_HEADER.unpack_from(request)
+        return cls(unique, pid, opcode == Opcode.LOOKUP)
 
 
 class _Door:
@@ -131,6 +140,7 @@ class Doors:
         self._by_name: dict[bytes, _Door] = {}
         self._by_inode: dict[int, _Door] = {}
         self._lock = threading.Lock()
+        self._requesters = Requesters()
         self.reply: Callable[[bytes], object] = lambda _reply: None
 
     # -- as a file system -----------------------------------------------------------
@@ -227,17 +237,46 @@ class Doors:
             door.waiting.append(waiting)
             return 0
 
-    def interrupt(self, unique: int) -> None:
-        """Let a request wait no longer: who made it was sent a signal."""
+    def interrupt(self, unique: int) -> bool:
+        """Let a request wait no longer if whoever made it is to end.
+
+        Returns:
+            Whether it waits here, or has.
+        """
         with self._lock:
             queues = [door.waiting for door in self._by_name.values() if door.waiting]
-            found = [
-                (queue, one) for queue in queues for one in queue if one[0] == unique
-            ]
-            for queue, one in found:
+            found = [one for queue in queues for one in queue if one.unique == unique]
+        for one in found:
+            if self._requesters.wants_out(one.pid):
+                self._let_go(one)
+            else:
+                self._watch(one)
+        return bool(found)
+
+    def _let_go(self, one: Waiting) -> None:
+        with self._lock:
+            queues = [door.waiting for door in self._by_name.values() if door.waiting]
+            found = [queue for queue in queues if one in queue]
+            for queue in found:
                 queue.remove(one)
         if found:
-            self.reply(error_reply(unique, errno.EINTR))
+            self.reply(error_reply(one.unique, errno.EINTR))
+
+    def _watch(self, one: Waiting) -> None:
+        """See to one who was sent a signal that ends nobody: the next is not told."""
+
+        def watch() -> None:
+            while self._is_waiting(one):
+                if self._requesters.is_gone(one.pid, may_be_gone=False):
+                    self._let_go(one)
+                time.sleep(LOOK_S)
+
+        with suppress(RuntimeError):  # no thread: he waits for the mount
+            threading.Thread(target=watch, daemon=True).start()
+
+    def _is_waiting(self, one: Waiting) -> bool:
+        with self._lock:
+            return any(one in (door.waiting or ()) for door in self._by_name.values())
 
     def _open(self, door: _Door) -> None:
         is_mounted = False
@@ -291,7 +330,6 @@ class DoorOperations(Operations):
             Opcode.LISTXATTR,
         ):
             table[opcode] = self._knocking(table[opcode])
-        table[Opcode.INTERRUPT] = self._interrupt
         table[Opcode.GETATTR] = self._knocking(self._getattr_root)
         table[Opcode.OPENDIR] = self._knocking(_open_root)
         table[Opcode.ACCESS] = self._knocking(_allow)
@@ -305,7 +343,7 @@ class DoorOperations(Operations):
         def handler(nodeid: int, unique: int, request: bytes) -> Reply:
             if nodeid == ROOT_INODE:
                 return at_root(nodeid, unique, request)
-            number = self._doors.knock(nodeid, Waiting(unique, is_lookup=False))
+            number = self._doors.knock(nodeid, Waiting.of(request))
             return error_reply(unique, number) if number else None
 
         return handler
@@ -314,16 +352,12 @@ class DoorOperations(Operations):
         name = request[BODY_OFFSET:-1]
         if nodeid != ROOT_INODE:
             return error_reply(unique, self._doors.knock(nodeid, None))
-        if self._doors.is_opening(name, Waiting(unique, is_lookup=True)):
+        if self._doors.is_opening(name, Waiting.of(request)):
             return None
         found = self._doors.lookup(nodeid, name)
         if found is None:
             return error_reply(unique, errno.ENOENT)  # and ask again the next time
         return _entry(unique, found)
-
-    def _interrupt(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
-        self._doors.interrupt(*_INTERRUPTED.unpack_from(request, BODY_OFFSET))
-        return None
 
     def _getattr_root(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
         fields = _fields(_directory(nodeid))
@@ -342,6 +376,10 @@ class DoorServer(FuseServer):
     def operations(self, terms: Terms) -> Operations:
         """Return what answers the requests."""
         return DoorOperations(self._doors, terms, self.faults)
+
+    def interrupt(self, unique: int) -> bool:
+        """See ``FuseServer``; most requests wait at a door, not in a thread."""
+        return self._doors.interrupt(unique) or super().interrupt(unique)
 
 
 def _write(device: int, reply: bytes) -> None:

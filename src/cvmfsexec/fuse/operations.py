@@ -51,6 +51,7 @@ from cvmfsexec.fuse.protocol import (
     GETXATTR_NAME_OFFSET,
     GETXATTR_REQUEST,
     HEADER_BYTES,
+    INTERRUPT_REQUEST,
     OPCODE_LIMIT,
     OPCODE_NAMES,
     OPEN_REPLY,
@@ -114,6 +115,8 @@ class Operations:
 
     Attributes:
         refusal: Why every request fails; ``None`` while they do not.
+        interrupt: Told the unique of a request that is not to be waited for; returns
+            whether there is such a one.
     """
 
     def __init__(
@@ -121,6 +124,7 @@ class Operations:
     ) -> None:
         """Choose the handlers that fit what was agreed with the kernel."""
         self.refusal: CvmfsError | None = None
+        self.interrupt: Callable[[int], bool] = lambda _unique: True
         self._file_system = file_system
         self._faults = faults
         self._lookup_name = file_system.lookup
@@ -202,6 +206,7 @@ class Operations:
         table[Opcode.STATFS] = self._statfs
         table[Opcode.GETXATTR] = self._getxattr
         table[Opcode.LISTXATTR] = self._listxattr
+        table[Opcode.INTERRUPT] = self._interrupt
         return table
 
     def _lookup(self, nodeid: int, unique: int, request: bytes) -> Reply:
@@ -292,6 +297,12 @@ class Operations:
             is_label = name in _SECURITY_LABELS
             return error_reply(unique, errno.EOPNOTSUPP if is_label else errno.ENODATA)
         return _xattr_reply(unique, value, room)
+
+    def _interrupt(self, nodeid: int, unique: int, request: bytes) -> Reply:  # noqa: ARG002
+        (interrupted,) = INTERRUPT_REQUEST.unpack_from(request, BODY_OFFSET)
+        if self.interrupt(interrupted):
+            return None
+        return error_reply(unique, errno.EAGAIN)  # it has come before the other one
 
     def _listxattr(self, nodeid: int, unique: int, request: bytes) -> Reply:
         room, _ = GETXATTR_REQUEST.unpack_from(request, BODY_OFFSET)

@@ -11,6 +11,10 @@ Facts about the device:
   that is more; a smaller one is refused with EINVAL, whatever the request.
 - A reply is matched by its ``unique``. If the request is gone (its process died), the
   write fails with ENOENT, and nothing is wrong.
+- INTERRUPT names another request, and may be read before that by another thread. It
+  gets no answer but EAGAIN, which has the kernel send it again as long as the other
+  request is not answered. Requests of a process that dies before they were read are
+  taken back without INTERRUPT.
 - A reply with an error has no body. ENOSYS means "never ask again" for most opcodes,
   and "treat as done" for several: see ``operations``.
 
@@ -153,6 +157,9 @@ ACCESS_REQUEST = struct.Struct("<I")
 
 GETXATTR_REQUEST = struct.Struct("<II")
 """size, padding; of GETXATTR (a name follows) and LISTXATTR"""
+
+INTERRUPT_REQUEST = struct.Struct("<Q")
+"""unique of the request that is not to be waited for any more"""
 
 GETXATTR_NAME_OFFSET = BODY_OFFSET + GETXATTR_REQUEST.size
 

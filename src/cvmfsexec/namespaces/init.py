@@ -127,6 +127,7 @@ class _Init:
         self._verdict: Message | None = None
         self._parting: Message | None = None  # the verdict, when the guests have gone
         self._kill_at_s: float | None = None
+        self._since_s = int(time.time())
         self._repeats = signals.RepeatFilter()
         incoming, self._messages = os.pipe()
         self._mailbox = Mailbox(incoming)
@@ -299,7 +300,7 @@ class _Init:
             self._verdict = message
         elif message.topic is Topic.STARTED:
             self._reception.open(
-                self._card(),
+                self._card,
                 self._payload_pid,
                 outlasts_payload=self._plan.outlasts_command,
             )
@@ -338,12 +339,15 @@ class _Init:
         self._kill_at_s = time.monotonic() + GRACE_S
 
     def _card(self) -> Card:
-        mountpoints = (path.rpartition("/")[2] for path in self._plan.mountpoints)
+        mountpoints = self._plan.mountpoints
+        if self._desk is not None:  # which mounts and unmounts
+            ready = (one.mountpoint for one in self._services.ready())
+            mountpoints = tuple(filter(None, ready))
         return Card(
             self._assignment.place.name,
-            int(time.time()),
+            self._since_s,
             self._assignment.isolation,
-            " ".join(mountpoints),
+            " ".join(path.rpartition("/")[2] for path in mountpoints),
             " ".join(self._plan.command),
         )
 

@@ -14,15 +14,18 @@ PATIENCE_S = 2.0
 """What a server has to answer in before it counts as dead."""
 
 
-def ask(questions: Mapping[str, Callable[[], bytes]]) -> dict[str, bytes]:
+def ask(
+    questions: Mapping[str, Callable[[], bytes]], patience_s: float = PATIENCE_S
+) -> dict[str, bytes]:
     """Put questions to servers that may never answer; no answer is an empty one.
 
     Args:
         questions: By a name; each is called in a process of its own, which holds
             nothing but standard error. What it raises counts as no answer.
+        patience_s: How long all of them are waited for.
     """
     asked = {name: _fork(question) for name, question in questions.items()}
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     return {
         name: _listen(pid, answer, deadline_s) for name, (pid, answer) in asked.items()
     }

@@ -19,6 +19,7 @@ import array
 import errno
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -207,7 +208,7 @@ class Reception:
         self.listener = listener
         self._ears = ears
         self._guests: dict[int, _socket.socket] = {}
-        self._card = b""
+        self._card: Callable[[], Card] | None = None
         self._namespaces: tuple[str, ...] = ()
         self._is_over = False
 
@@ -216,17 +217,19 @@ class Reception:
         """Whether somebody is still connected."""
         return bool(self._guests)
 
-    def open(self, card: Card, payload_pid: int, *, outlasts_payload: bool) -> None:
+    def open(
+        self, card: Callable[[], Card], payload_pid: int, *, outlasts_payload: bool
+    ) -> None:
         """Answer from now on; the payload is the user again."""
         if self.listener < 0:
             return
-        self._card = encode_card(card)
+        self._card = card
         user_namespace = f"/proc/{payload_pid}/ns/user"
         if outlasts_payload:
             with suppress(OSError):  # it has ended already
                 kept = os.open(user_namespace, os.O_RDONLY)
                 user_namespace = f"/proc/self/fd/{kept}"
-        self._namespaces = _namespaces_of(card.isolation, user_namespace)
+        self._namespaces = _namespaces_of(card().isolation, user_namespace)
         self._ears.listen(self.listener, self._answer)
         self._answer()
 
@@ -263,7 +266,8 @@ class Reception:
     def _welcome(self, guest: _socket.socket) -> None:
         # In this namespace uid 0 is the user.
         is_welcome = peer_of(guest)[1] == os.getuid()
-        if not is_welcome or self._is_over or len(self._guests) >= GUEST_COUNT_MAX:
+        is_full = self._is_over or len(self._guests) >= GUEST_COUNT_MAX
+        if self._card is None or not is_welcome or is_full:
             guest.close()
             return
         guest.settimeout(0)
@@ -273,7 +277,7 @@ class Reception:
                 opened.append(os.open(path, os.O_RDONLY))  # noqa: PERF401
             rights = array.array("i", opened).tobytes()
             kind = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
-            guest.sendmsg([self._card], [(*kind, rights)])
+            guest.sendmsg([encode_card(self._card())], [(*kind, rights)])
         finally:
             for descriptor in opened:
                 os.close(descriptor)

@@ -7,6 +7,7 @@ first step on. Sources are absolute: they lie in the old root until the last ste
 import errno
 import os
 import stat
+import time
 from typing import NamedTuple, Protocol
 
 from cvmfsexec import log
@@ -24,8 +25,11 @@ from cvmfsexec.namespaces.syscalls import (
     MS_SLAVE,
 )
 
-_KEPT_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
-"""statvfs(3) gives them the same numbers."""
+_KEPT_FLAGS = {"nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
+"""By what the mount table calls them."""
+
+_BUSY_TRIES = 50
+_BUSY_PAUSE_S = 0.01
 
 
 class Step(Protocol):
@@ -286,8 +290,7 @@ class MakeReadOnly(NamedTuple):
 
     def perform(self) -> None:
         """Remount it."""
-        flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
-        syscalls.mount("none", "/", flags=flags)
+        _forbid_changes("/", MS_NOSUID | MS_NODEV)
 
 
 def enter_stacked_root() -> None:
@@ -308,11 +311,38 @@ def _bind_if_possible(source: str, target: str) -> None:
 
 
 def _make_tree_read_only(target: str) -> None:
-    """Change all mounts of a tree; what else was forbidden there stays so."""
+    """Change all mounts of a tree; what else was forbidden there stays so.
+
+    No file system is asked anything: a server of one of them may be dead, or hang.
+    """
     from cvmfsexec.namespaces.mount_table import read_mount_table
 
-    for mount in read_mount_table():
-        if mount.mountpoint == target or mount.is_below(target):
-            kept = os.statvfs(mount.mountpoint).f_flag & _KEPT_FLAGS
-            flags = MS_REMOUNT | MS_BIND | MS_RDONLY | kept
-            syscalls.mount("none", mount.mountpoint, flags=flags)
+    # Of several at one place the last one is seen, and changed.
+    mounts = {
+        mount.mountpoint: mount
+        for mount in read_mount_table()
+        if mount.mountpoint == target or mount.is_below(target)
+    }
+    for mount in mounts.values():
+        kept = 0
+        for option in mount.options:
+            kept |= _KEPT_FLAGS.get(option, 0)
+        _forbid_changes(mount.mountpoint, kept)
+
+
+def _forbid_changes(mountpoint: str, kept: int) -> None:
+    """Make a mount read-only, and wait a moment for a change that is being made.
+
+    To note when a directory was last read is one, too.
+    """
+    flags = MS_REMOUNT | MS_BIND | MS_RDONLY | kept
+    for _ in range(_BUSY_TRIES):
+        try:
+            syscalls.mount("none", mountpoint, flags=flags)
+        except NamespaceError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(_BUSY_PAUSE_S)
+        else:
+            return
+    syscalls.mount("none", mountpoint, flags=flags)

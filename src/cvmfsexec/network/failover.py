@@ -27,8 +27,8 @@ Parallel requests spare each other what one of them has found out:
   *scout*. The others follow when it has succeeded. The original lets all of them
   run into what may still be dead.
 
-Not thread-safe: ``client`` holds a lock around each call. Times are seconds of any
-clock that does not jump.
+Not thread-safe: ``shared_routes`` holds a lock around each call. Times are seconds of
+any clock that does not jump.
 
 Source: docs/reference/client-behaviour.md, "Requests, timeouts, failover".
 """
@@ -36,6 +36,7 @@ Source: docs/reference/client-behaviour.md, "Requests, timeouts, failover".
 import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
+from cvmfsexec.format.proxy_groups import DIRECT, without_credentials
 from cvmfsexec.network.failure import Blame
 
 if TYPE_CHECKING:
@@ -54,6 +55,14 @@ class Route(NamedTuple):
 
     host: str
     proxy: str
+
+    @property
+    def shown(self) -> str:
+        """The route as people see it, without passwords."""
+        host = without_credentials(self.host)
+        if self.proxy == DIRECT:
+            return host
+        return f"{host} via {without_credentials(self.proxy)}"
 
 
 class Attempt(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a failed attempt means: who is to blame, and whether to try the same again.
+"""What failed attempts mean: who is to blame, what to try again, what to tell people.
 
 One table decides for all of the client. Faults between us and the next hop are the
 proxy's when there is one, else the server's; what a server said is the server's,
@@ -10,10 +10,15 @@ Source: docs/reference/client-behaviour.md, "Requests, timeouts, failover".
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from cvmfsexec.errors import IntegrityError, TransferError
 from cvmfsexec.network.transport import REDIRECTIONS, FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cvmfsexec.network.transport import Answer
+
+_ATTEMPTS_SHOWN_MAX = 4
 
 
 class Blame(Enum):
@@ -104,9 +109,56 @@ def failure_of_data(text: str) -> Failure:
     return Failure(Blame.DATA, f"corrupt data ({text})")
 
 
+def error_after(
+    path: str, attempts: "Sequence[tuple[str, Failure]]"
+) -> TransferError | IntegrityError:
+    """Return the error of a request that gives up.
+
+    Args:
+        path: What was asked for.
+        attempts: Routes in the order in which they were tried, without passwords, and
+            what failed; at least one.
+    """
+    routes = tuple(f"{route}: {failure.text}" for route, failure in attempts)
+    tried = _enumerate(routes)
+    last = attempts[-1][1]
+    if last.blame is Blame.DATA:
+        return IntegrityError(
+            f"{path} is corrupt wherever it was fetched: {tried}",
+            hint="tell the operators of the proxies and servers named",
+        )
+    if all(failure.is_absence for _, failure in attempts):
+        return TransferError(
+            f"no server has {path}: {tried}",
+            routes=routes,
+            hint="check the name of the repository and CVMFS_SERVER_URL",
+        )
+    return TransferError(
+        f"cannot download {path}: {tried}", routes=routes, hint=_hint(attempts)
+    )
+
+
 def _is_from_host(answer: "Answer") -> bool:
     """Whether a proxy passed this error on, rather than making it."""
     if answer.status not in {400, 404} and not 500 <= answer.status < 600:
         return False
     made_by_squid = answer.header("X-Squid-Error")
     return not made_by_squid and "error=" not in answer.header("Proxy-Status")
+
+
+def _hint(attempts: "Sequence[tuple[str, Failure]]") -> str:
+    if attempts[-1][1].is_denial:
+        return "the server wants to know who asks: see that your credential is valid"
+    if any(failure.blame is Blame.PROXY for _, failure in attempts):
+        return "check the network, and that CVMFS_HTTP_PROXY names working proxies"
+    return (
+        "check the network and CVMFS_SERVER_URL; where only proxies are let out, "
+        "set CVMFS_HTTP_PROXY"
+    )
+
+
+def _enumerate(texts: tuple[str, ...]) -> str:
+    unique = tuple(dict.fromkeys(texts))
+    shown = "; ".join(unique[:_ATTEMPTS_SHOWN_MAX])
+    more = len(unique) - _ATTEMPTS_SHOWN_MAX
+    return f"{shown}; and {more} more" if more > 0 else shown

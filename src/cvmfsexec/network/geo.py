@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cvmfsexec import log
 from cvmfsexec.errors import FormatError
 from cvmfsexec.format.proxy_groups import DIRECT, without_credentials
-from cvmfsexec.network.client import HttpClient, escape_path
+from cvmfsexec.format.url_path import escape_path
+from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.private_files import read_private_file, replace_private_file
 
 if TYPE_CHECKING:
@@ -214,13 +215,13 @@ class GeoOrdering:
         return ascii(f"{question.names} {proxies} {template}")
 
     def _use(self, order: GeoOrder) -> None:
-        self._client.order_routes(order.servers, order.fallback_groups)
+        self._client.routes.order(order.servers, order.fallback_groups)
 
     def _who(self) -> str:
         """Return the name of the proxy that asks, or of this client if none does."""
         if self._settings.proxy_template:
             return self._settings.proxy_template
-        proxy = self._client.configured_proxy
+        proxy = self._client.routes.configured_proxy
         fallback = self._settings.fallback_proxy_groups
         if any(proxy in group.members for group in fallback):
             return client_identifier(self._directory)

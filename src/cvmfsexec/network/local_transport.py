@@ -1,11 +1,11 @@
 """A repository in a local directory, asked for by ``file:///`` URLs."""
 
 import os
-import re
 import stat
 from typing import TYPE_CHECKING
 
 from cvmfsexec.errors import ObjectTooLargeError
+from cvmfsexec.format.url_path import unescape_path
 from cvmfsexec.network.transport import Answer, FaultKind, TransportFault
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ _SCHEME = "file://"
 _READ_BYTES = 1 << 17
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK  # for pipes
 _NOT_FOUND = Answer(404)
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 class LocalTransport:
@@ -74,8 +73,7 @@ def _fault(text: str | None) -> TransportFault:
 
 
 def _local_path(url: str) -> bytes:
-    escaped = url[len(_SCHEME) :].encode("utf-8", "surrogateescape")
-    path = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), escaped)
+    path = unescape_path(url[len(_SCHEME) :])
     if b".." in path.split(b"/"):
         raise TransportFault(FaultKind.OTHER, "a path must not contain '..'")
     return path

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cvmfsexec.format.parameters import Parameters
+    from cvmfsexec.network.request_headers import Disclosure
 
 _SECONDS_MAX = 2_000_000  # 23 days; libcurl counts milliseconds in 31 bits
 _RETRIES_MAX = 1000
@@ -33,6 +34,7 @@ USER_AGENT = f"cvmfs Fuse cvmfsexec-{cvmfsexec.__version__}"
 """Some sites let only those through whose name starts with ``cvmfs``."""
 
 _IDENTIFIER_CHARACTERS_MAX = 64
+_TELLING = ("CVMFS_SEND_INFO_HEADER", "CVMFS_HTTP_TRACING")
 
 _DIRECT_ONLY = (ProxyGroup((DIRECT,)),)
 _NO_ENVIRONMENT: "Mapping[str, str]" = {}
@@ -110,6 +112,7 @@ class NetworkSettings(NamedTuple):
         servers_max: Use no more servers, the first ones in order; 0 for all.
         uses_geo_api: Whether servers may say in which order they are near.
         proxy_template: Stands for the proxy in that question; empty for its name.
+        disclosure: What servers and proxies are told about who asks; None for nothing.
     """
 
     servers: tuple[str, ...]
@@ -132,6 +135,7 @@ class NetworkSettings(NamedTuple):
     servers_max: int = 0
     uses_geo_api: bool = False
     proxy_template: str = ""
+    disclosure: "Disclosure | None" = None
 
     @classmethod
     def from_parameters(
@@ -234,6 +238,7 @@ def _read(
         servers_max=parameters.integer(names.max_servers, 0, minimum=0),
         uses_geo_api=parameters.boolean("CVMFS_USE_GEOAPI", default=False),
         proxy_template=parameters.get("CVMFS_PROXY_TEMPLATE"),
+        disclosure=_disclosure(parameters),
     )
 
 
@@ -257,6 +262,14 @@ def _failover(parameters: "Parameters") -> FailoverPolicy:
         is_indefinite=parameters.boolean("CVMFS_FAILOVER_INDEFINITELY", default=False),
         is_sharded=parameters.boolean("CVMFS_PROXY_SHARD", default=False),
     )
+
+
+def _disclosure(parameters: "Parameters") -> "Disclosure | None":
+    if not any(parameters.boolean(name, default=False) for name in _TELLING):
+        return None
+    from cvmfsexec.network.request_headers import disclosure
+
+    return disclosure(parameters)
 
 
 def _seconds(parameters: "Parameters", name: str, default: int) -> int:

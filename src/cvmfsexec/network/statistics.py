@@ -1,6 +1,10 @@
 """What was downloaded and what failed, for magic attributes and ``cvmfs`` tools."""
 
+import threading
+from collections import deque
 from typing import NamedTuple
+
+FAILURES_KEPT_MAX = 50
 
 
 class RouteFailure(NamedTuple):
@@ -33,3 +37,44 @@ class TransferStatistics(NamedTuple):
     received_bytes: int = 0
     seconds: float = 0.0
     failed_attempts: int = 0
+
+
+class TransferAccount:
+    """The transfers of one client, counted; any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._downloads = 0
+        self._received_bytes = 0
+        self._seconds = 0.0
+        self._failed_attempts = 0
+        self._failures: deque[RouteFailure] = deque(maxlen=FAILURES_KEPT_MAX)
+
+    def count(
+        self, received_bytes: int, seconds: float, failure: RouteFailure | None = None
+    ) -> None:
+        """Take in an attempt that is over, and how it failed, if it did."""
+        with self._lock:
+            self._received_bytes += received_bytes
+            self._seconds += seconds
+            if failure is None:
+                self._downloads += 1
+            else:
+                self._failed_attempts += 1
+                self._failures.append(failure)
+
+    @property
+    def sums(self) -> TransferStatistics:
+        """All attempts so far."""
+        with self._lock:
+            return TransferStatistics(
+                self._downloads,
+                self._received_bytes,
+                self._seconds,
+                self._failed_attempts,
+            )
+
+    def failures(self) -> tuple[RouteFailure, ...]:
+        """Return the last failed attempts, the oldest first."""
+        with self._lock:
+            return tuple(self._failures)

@@ -59,6 +59,7 @@ class Request(NamedTuple):
         skip_bytes: Leave out so many bytes at the beginning of the whole. The body of
             an answer that has them nevertheless (200) is not for the sink.
         credential: Who asks; for the server of the URL alone, and only by https.
+        headers: Further lines of the request.
     """
 
     url: str
@@ -68,6 +69,7 @@ class Request(NamedTuple):
     byte_range: tuple[int, int] | None = None
     skip_bytes: int = 0
     credential: "Credential | None" = None
+    headers: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):

@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 
 from cvmfsexec.errors import FormatError, PublishError
 from cvmfsexec.publish.http_message import (
@@ -50,8 +49,8 @@ Report = Callable[[str], None]
 class RepositoryServer:
     """Serves the repositories of a directory below ``/cvmfs/``.
 
-    ``stop`` may be called from any thread and from a signal handler. As a context
-    manager it serves in a thread of its own.
+    ``stop`` may be called from any thread. As a context manager it serves in a thread
+    of its own.
 
     Args:
         directory: One repository, or a directory with one repository per fqrn.
@@ -88,14 +87,20 @@ class RepositoryServer:
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{port}/cvmfs"
 
-    def serve(self) -> None:
-        """Answer until ``stop`` is called, then end all connections."""
+    def serve(self, until: int | None = None) -> None:
+        """Answer until ``stop`` is called, then end all connections.
+
+        Args:
+            until: A descriptor: end, too, when there is something to be read.
+        """
         import selectors
 
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
-            while not any(key.fileobj is self._wake for key, _ in selector.select()):
+            if until is not None:
+                selector.register(until, selectors.EVENT_READ)
+            while all(key.fileobj is self._listener for key, _ in selector.select()):
                 self._accept()
         self._close()
 
@@ -111,12 +116,7 @@ class RepositoryServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         if self._thread is not None:
             self._thread.join()

@@ -147,15 +147,24 @@ class CatalogTree:
         """
         if self._foresight is None or slot.number in self._listed:
             return self.catalog(slot)
-        self._listed.add(slot.number)
+        self._listed.add(slot.number)  # of several threads at once one is the first
+        try:
+            return self._listed_first(slot, self._foresight)
+        except BaseException:
+            # It will be listed again: when there is a network, or by a thread that may
+            # wait for it.
+            self._listed.discard(slot.number)
+            raise
+
+    def _listed_first(self, slot: Slot, foresight: CatalogForesight) -> Catalog:
         outer = self._outer(slot)
         try:
-            is_walk = self._foresight.enter(slot, outer, self.catalog(outer))
+            is_walk = foresight.enter(slot, outer, self.catalog(outer))
         except CvmfsError:
             is_walk = False  # the outer one was there before, and is not needed here
         catalog = self.catalog(slot)
         if is_walk:
-            self._foresight.begin(slot, catalog)
+            foresight.begin(slot, catalog)
         return catalog
 
     def child(self, slot: Slot, mountpoint: bytes) -> Slot:
@@ -289,6 +298,7 @@ class CatalogTree:
         request = catalog_request(
             slot.content_hash,
             slot.size_bytes,
+            slot.mountpoint,
             is_alternative=slot.content_hash in self._alternatives,
         )
         # Who asks for a malformed catalog again and again does not fetch it each time.

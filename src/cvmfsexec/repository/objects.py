@@ -4,13 +4,13 @@ Limits keep a hostile server from filling memory or disk. Where a catalog announ
 a size, that is the limit; the rest are far above anything seen in the field.
 """
 
-import os
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from cvmfsexec import log
+from cvmfsexec.cache.open_files import again_while_gone, close_quietly
 from cvmfsexec.catalog.reader import Catalog
-from cvmfsexec.errors import FormatError, UnreadableObjectError
+from cvmfsexec.errors import FormatError, GoneObjectError, UnreadableObjectError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.chunk import Chunk
 from cvmfsexec.format.digest import ContentHash, ObjectKind
@@ -30,8 +30,13 @@ class ObjectOpener(Protocol):
     def open(self, request: ObjectRequest) -> int:
         """Return a descriptor of the verified object; the caller closes it."""
 
-    def discard(self, content_hash: ContentHash) -> None:
-        """Forget a cached object that its reader finds damaged."""
+    def discard(self, content_hash: ContentHash, damaged: int | None = None) -> None:
+        """Forget a cached object that its reader finds damaged.
+
+        Args:
+            content_hash: Its hash.
+            damaged: Descriptor of it; what has taken its place stays.
+        """
 
 
 class CatalogOpener(ObjectOpener, Protocol):
@@ -60,11 +65,20 @@ def open_whole(
         FormatError: It was published like this.
         CvmfsError: It cannot be fetched.
     """
+
+    def opened_or_discarded(descriptor: int) -> _Opened:
+        try:
+            return opened(descriptor)
+        except GoneObjectError:
+            raise
+        except (FormatError, UnreadableObjectError):
+            objects.discard(request.content_hash, descriptor)
+            raise
+
     try:
-        return open_once(objects, request, opened)
+        return open_once(objects, request, opened_or_discarded)
     except (FormatError, UnreadableObjectError) as error:
         log.info("object %s is fetched again: %s", request.content_hash, error)
-        objects.discard(request.content_hash)
         return open_once(objects, request, opened)
 
 
@@ -72,11 +86,15 @@ def open_once(
     objects: ObjectOpener, request: ObjectRequest, opened: Callable[[int], _Opened]
 ) -> _Opened:
     """Open an object as it is; otherwise as :func:`open_whole`."""
-    descriptor = objects.open(request)
-    try:
-        return opened(descriptor)
-    finally:
-        os.close(descriptor)
+
+    def open_now() -> _Opened:
+        descriptor = objects.open(request)
+        try:
+            return opened(descriptor)
+        finally:
+            close_quietly(descriptor)
+
+    return again_while_gone(open_now)
 
 
 def named_catalog(request: ObjectRequest) -> Callable[[int], Catalog]:
@@ -86,13 +104,18 @@ def named_catalog(request: ObjectRequest) -> Callable[[int], Catalog]:
 
 
 def catalog_request(
-    content_hash: ContentHash, size_bytes: int, *, is_alternative: bool = False
+    content_hash: ContentHash,
+    size_bytes: int,
+    mountpoint: bytes | None = None,
+    *,
+    is_alternative: bool = False,
 ) -> ObjectRequest:
     """Ask for a catalog.
 
     Args:
         content_hash: Its hash.
         size_bytes: Uncompressed; 0 if nobody announced it.
+        mountpoint: Where it begins, if that is known.
         is_alternative: Whether to ask by the alternative path.
     """
     return ObjectRequest(
@@ -102,6 +125,7 @@ def catalog_request(
         compression=Compression.ZLIB,
         size_limit_bytes=CATALOG_BYTES_MAX,
         is_alternative=is_alternative,
+        of=mountpoint,
     )
 
 
@@ -138,7 +162,8 @@ def file_request(
     Args:
         entry: The file.
         content_hash: Its hash, which the caller knows not to be null.
-        path: Its path in the repository; names it on an external server.
+        path: Its path in the repository; names it on an external server. May be empty
+            for others.
     """
     return ObjectRequest(
         content_hash,
@@ -147,6 +172,7 @@ def file_request(
         compression=entry.compression,
         size_limit_bytes=entry.size,
         external_path=path if entry.is_external else None,
+        of=path or None,
     )
 
 
@@ -161,4 +187,5 @@ def chunk_request(entry: DirectoryEntry, chunk: Chunk, path: bytes) -> ObjectReq
         size_limit_bytes=chunk.size,
         external_path=path if entry.is_external else None,
         external_range=(chunk.offset, last) if entry.is_external else None,
+        of=path or None,
     )

@@ -70,7 +70,14 @@ class DocumentSource(Protocol):
     def hosts(self) -> list[str]:
         """Return the base URLs of all servers."""
 
-    def fetch(self, path: str, *, limit_bytes: int, no_cache: bool = False) -> bytes:
+    def fetch(
+        self,
+        path: str,
+        *,
+        limit_bytes: int,
+        no_cache: bool = False,
+        label: "Callable[[], str] | None" = None,
+    ) -> bytes:
         """Return a small document below the repository's base URL."""
 
     def next_host(self) -> bool:
@@ -89,7 +96,7 @@ class ObjectSource(Protocol):
     def has(self, content_hash: ContentHash) -> bool:
         """Whether an object is in the cache."""
 
-    def discard(self, content_hash: ContentHash) -> None:
+    def discard(self, content_hash: ContentHash, damaged: int | None = None) -> None:
         """Forget a cached object that its reader finds damaged."""
 
     def prefetch(self, request: ObjectRequest) -> Prefetch | None:
@@ -307,6 +314,7 @@ class RevisionSelector:
         return catalog_request(
             root_catalog,
             size_bytes,
+            b"",
             is_alternative=is_alternative or self._prefers_alternative,
         )
 
@@ -328,6 +336,7 @@ class RevisionSelector:
                 self._documents.fetch,
                 request.path,
                 limit_bytes=request.stored_max_bytes,
+                label=request.label,
             )
             self._early_root = EarlyObject(request, prefetch, fetch)
 

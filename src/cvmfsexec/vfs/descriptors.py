@@ -13,10 +13,16 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cvmfsexec import log
-from cvmfsexec.errors import IntegrityError
+from cvmfsexec.cache.open_files import (
+    again_while_gone,
+    close_quietly,
+    unreadable,
+)
+from cvmfsexec.errors import GoneObjectError, UnreadableObjectError
 from cvmfsexec.fetch import ObjectRequest
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ OPEN_MAX = 128
 
 
 OpenObject = Callable[[ObjectRequest, Callable[[], object] | None], int]
-Discard = Callable[["ContentHash"], object]
+Discard = Callable[["ContentHash", int], object]
 
 
 class _Descriptor:
@@ -60,7 +66,8 @@ class DescriptorCache:
             open_object: Returns a descriptor of the verified object, and calls what
                 it is given if that is not in the cache.
             limit: Descriptors kept open at most.
-            discard: Makes the cache forget an object that is damaged.
+            discard: Makes the cache forget an object that is damaged, of which it is
+                given a descriptor, unless another has taken its place.
         """
         self._open_object = open_object
         self._discard = discard
@@ -88,22 +95,36 @@ class DescriptorCache:
             missed: Called if the object has to be fetched, before it is.
 
         Raises:
-            IntegrityError: The object is damaged, and so is the one fetched instead.
+            UnreadableObjectError: The object is damaged, and so is the one fetched
+                instead.
             CvmfsError: The object cannot be had.
         """
-        descriptor = self._acquire(request, missed)
+        read = partial(
+            again_while_gone, partial(self._read, request, start, length, missed)
+        )
         try:
-            return _read(request, descriptor.number, start, length)
-        except IntegrityError as error:
+            return read()
+        except UnreadableObjectError as error:
             if self._discard is None:
                 raise
             log.warning("%s; it is fetched again", error)
-            self._forget(request, descriptor)
-        finally:
-            self._release(descriptor)
+        return read()
+
+    def _read(
+        self,
+        request: ObjectRequest,
+        start: int,
+        length: int,
+        missed: Callable[[], object] | None,
+    ) -> bytes:
         descriptor = self._acquire(request, missed)
         try:
             return _read(request, descriptor.number, start, length)
+        except UnreadableObjectError as error:
+            self._let_go(request, descriptor)
+            if self._discard is not None and not isinstance(error, GoneObjectError):
+                self._discard(request.content_hash, descriptor.number)
+            raise
         finally:
             self._release(descriptor)
 
@@ -128,7 +149,7 @@ class DescriptorCache:
             kept = self._kept.setdefault(key, fresh)
             kept.reader_count += 1
             if kept is not fresh:
-                os.close(fresh.number)
+                close_quietly(fresh.number)
             elif len(self._kept) > self._limit:
                 self._drop(self._kept.popitem(last=False)[1])
             return kept
@@ -137,41 +158,25 @@ class DescriptorCache:
         with self._lock:
             descriptor.reader_count -= 1
             if descriptor.is_dropped and descriptor.reader_count == 0:
-                os.close(descriptor.number)
+                close_quietly(descriptor.number)
 
-    def _forget(self, request: ObjectRequest, descriptor: _Descriptor) -> None:
-        """Let go of a damaged object, here and, if it is still there, in the cache.
-
-        Another thread or process may have had it replaced already.
-        """
-        key = request.content_hash
+    def _let_go(self, request: ObjectRequest, descriptor: _Descriptor) -> None:
         with self._lock:
-            if self._kept.get(key) is descriptor:
-                self._drop(self._kept.pop(key))
-        if self._discard is None:
-            return
-        replacement = self._open_object(request, None)
-        try:
-            is_same = os.path.sameopenfile(replacement, descriptor.number)
-        finally:
-            os.close(replacement)
-        if is_same:
-            self._discard(key)
+            if self._kept.get(request.content_hash) is descriptor:
+                self._drop(self._kept.pop(request.content_hash))
 
     def _drop(self, descriptor: _Descriptor) -> None:
         """Close now or leave it to the last reader. The caller holds the lock."""
         descriptor.is_dropped = True
         if descriptor.reader_count == 0:
-            os.close(descriptor.number)
+            close_quietly(descriptor.number)
 
 
 def _read(request: ObjectRequest, descriptor: int, start: int, length: int) -> bytes:
     try:
         data = os.pread(descriptor, length, start)
     except OSError as error:
-        raise IntegrityError(
-            f"object {request.content_hash} cannot be read: {error.strerror}"
-        ) from error
+        raise unreadable(f"object {request.content_hash}", error) from error
     if len(data) != length:
-        raise IntegrityError(f"object {request.content_hash} is cut short")
+        raise UnreadableObjectError(f"object {request.content_hash} is cut short")
     return data

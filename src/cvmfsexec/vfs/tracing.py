@@ -11,7 +11,7 @@ Threads: any. Two that touch the same at the same moment may both write it.
 import os
 import time
 from collections.abc import Iterable
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 from cvmfsexec import log
 from cvmfsexec.errors import ConfigurationError, CvmfsError
@@ -24,7 +24,7 @@ BLOCK_BYTES = 4 << 20
 REMEMBERED_MAX = 1_000_000
 """Then everything is forgotten, and written again if it is touched again."""
 
-_Item = TypeVar("_Item")
+_INODE_BITS = 64
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
@@ -51,7 +51,7 @@ class TracedFileSystem:
         self._fqrn = fqrn
         self._directories: set[int] = set()
         self._links: set[int] = set()
-        self._blocks: set[tuple[int, int]] = set()
+        self._blocks: set[int] = set()  # a tuple would take twice the memory
         self.attributes = inner.attributes
         self.parent = inner.parent
         self.is_listed_now = inner.is_listed_now
@@ -99,8 +99,9 @@ class TracedFileSystem:
         for number in range(
             offset // BLOCK_BYTES, max(offset, offset + size - 1) // BLOCK_BYTES + 1
         ):
-            if (inode, number) not in self._blocks:
-                _remember(self._blocks, (inode, number))
+            block = number << _INODE_BITS | inode
+            if block not in self._blocks:
+                _remember(self._blocks, block)
                 self._write(Event.OPEN, inode, (number * BLOCK_BYTES, BLOCK_BYTES))
         return self._inner.read(inode, offset, size)
 
@@ -130,7 +131,7 @@ class TracedFileSystem:
             self._output = -1
 
 
-def _remember(seen: set[_Item], item: _Item) -> None:
+def _remember(seen: set[int], item: int) -> None:
     if len(seen) >= REMEMBERED_MAX:
         seen.clear()
     seen.add(item)

@@ -14,7 +14,7 @@ from cvmfsexec.cache.breadcrumb import Breadcrumb, read_breadcrumb, write_breadc
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.errors import CacheError, ConfigurationError, FormatError
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
-from tests.support.file_systems import Lack, file_system
+from tests.support.file_systems import Lack, file_system, is_pending
 from tests.support.system_calls import fail_calls, run_and_die_at
 
 FQRN = "software.example.org"
@@ -133,6 +133,31 @@ def test_a_name_cannot_leave_the_directory(tmp_path: Path, fqrn: str) -> None:
         write_breadcrumb(str(tmp_path), fqrn, SEVENTH)
 
 
+@pytest.mark.parametrize("stale_calls", [1, 3, 10_000])
+@pytest.mark.parametrize(
+    ("call", "fails"),
+    [("open", errno.ESTALE), ("read", errno.ESTALE), ("read", errno.ENOENT)],
+)
+def test_what_another_node_replaces_is_read_when_it_is_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stale_calls: int,
+    call: str,
+    fails: int,
+) -> None:
+    """The mark against roll-back counts, or nothing does: it is never passed over."""
+    write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
+    calls = itertools.count(1)
+    fail_calls(monkeypatch, call, fails, lambda *_, **__: next(calls) <= stale_calls)
+    monkeypatch.setattr("cvmfsexec.cache.open_files._PAUSE_S", 0.0)
+    if stale_calls < 10:
+        assert read_breadcrumb(str(tmp_path), FQRN) == EIGHTH
+        assert next(calls) == stale_calls + 2
+    else:
+        with pytest.raises(CacheError, match="cannot read"):
+            read_breadcrumb(str(tmp_path), FQRN)
+
+
 @pytest.mark.parametrize("lack", Lack)
 @pytest.mark.parametrize("call", ["open", "write", "rename"])
 def test_a_full_disk_is_reported_and_changes_nothing(
@@ -144,7 +169,8 @@ def test_a_full_disk_is_reported_and_changes_nothing(
 ) -> None:
     with file_system(lack):
         write_breadcrumb(str(tmp_path), FQRN, SEVENTH)
-        fail_calls(monkeypatch, call, errno.ENOSPC)
+        is_new = is_pending if call == "open" else lambda *_, **__: True
+        fail_calls(monkeypatch, call, errno.ENOSPC, is_new)
         write_breadcrumb(str(tmp_path), FQRN, EIGHTH)
         monkeypatch.undo()
     assert "cannot remember revision 8" in caplog.text

@@ -16,11 +16,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cvmfsexec import callers
 from cvmfsexec.cache import claims
 from cvmfsexec.cache.claims import Claims
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
 from tests.support.claimant import Claimant
+from tests.support.descriptors import descriptor_count
 from tests.support.store_contract import NAME
 from tests.support.system_calls import fail_calls
 
@@ -99,6 +101,31 @@ def count_locking(
 
 
 # Who has it
+
+
+def test_who_waits_for_the_claim_of_another_can_leave(
+    directory: int, theirs: Claims
+) -> None:
+    caller = callers.Caller()
+    caller.task = object()
+    callers.work_for(caller)
+
+    def leave() -> bool:
+        caller.leave(caller.task)
+        return False
+
+    try:
+        with (
+            contextlib.closing(Claims(directory)) as ours,
+            claim(theirs),
+            pytest.raises(callers.CannotWait),
+            claim(ours, patience_s=600, is_there=leave),
+        ):
+            pytest.fail("it has the claim")
+    finally:
+        callers.work_for(None)
+    with claim(theirs) as is_free:
+        assert is_free
 
 
 def test_one_of_two_has_the_claim(ours: Claims, theirs: Claims) -> None:
@@ -188,7 +215,7 @@ def test_closing_gives_all_claims_back(ours: Claims, theirs: Claims) -> None:
 
 
 def test_threads_open_one_file(directory: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptor_count()
     shared = Claims(directory)
     start = threading.Barrier(8)
 
@@ -202,7 +229,7 @@ def test_threads_open_one_file(directory: int) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert descriptor_count() == before + 1
     shared.close()
 
 

@@ -12,8 +12,10 @@ import pytest
 from cvmfsexec.cache import ledger, scratch
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.private_directory import open_private_directory
+from cvmfsexec.cache.read_only import ReadOnlyStore
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash, HashAlgorithm
+from tests.support.descriptors import descriptor_count
 from tests.support.file_systems import Lack, file_system, is_pending, is_unnamed
 from tests.support.store_contract import CONTENT, NAME, content_of, put
 from tests.support.system_calls import count_calls, fail_calls, run_and_die_at
@@ -145,7 +147,8 @@ def test_what_a_file_system_lacks_is_found_out_once(
             store.remove(name)
             assert content_of(put(store, name, CONTENT)) == CONTENT
             assert content_of(store.open_object(name)) == CONTENT
-        assert len(refused) == 1
+        # Links of files without names, and of those with names.
+        assert len(refused) == (1 if call == "open" else 2)
         assert pending_files(root) == []
         monkeypatch.undo()
         store.close()
@@ -297,10 +300,11 @@ def test_a_directory_that_refuses_is_done_without(
         assert content_of(put(store, NAME, CONTENT)) == CONTENT
     assert not store.has(NAME)
     assert pending_files(root) == []
-    assert warnings_seen() == [
+    (warning,) = warnings_seen()
+    assert warning.startswith(
         f"cache directory {root}: {os.strerror(error)}; "
         "what does not fit is read without being kept"
-    ]
+    )
 
 
 @pytest.mark.parametrize("error", NO_ROOM, ids=errno.errorcode.get)
@@ -431,13 +435,13 @@ def test_what_was_written_already_may_be_too_large_for_memory(
     )
     monkeypatch.setattr(scratch, "MEMORY_BYTES_MAX", 10)
     store.quota.begin()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptor_count()
     with store.transaction() as transaction:
         transaction.write(b"more than ten")
         fail_calls(monkeypatch, "write", errno.ENOSPC)
         with pytest.raises(CacheError, match="no room"):
             transaction.write(b"!")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptor_count() == before
     store.close()
 
 
@@ -483,15 +487,35 @@ def test_an_object_on_a_broken_disk_counts_as_absent(
     assert len(warnings_seen()) == 1
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_called_like_an_object_and_is_no_file_is_not_waited_for(
+    store: DirectoryStore,
+    root: Path,
+    make: Callable[[Path], None],
+    warnings_seen: Callable[[], list[str]],
+) -> None:
+    (root / NAME.cache_path()).parent.mkdir()
+    make(root / NAME.cache_path())
+    below = ReadOnlyStore.open(str(root), None)
+    assert below.open_object(NAME) is None
+    assert store.open_object(NAME) is None
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT
+    store.remove(NAME)
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT
+    assert (store.open_object(NAME) is None) == (make is os.mkdir)
+    assert warnings_seen()[0].endswith("not a file")
+    below.close()
+
+
 def test_no_descriptor_is_lost(store: DirectoryStore, root: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = descriptor_count()
     for _ in range(3):
         DirectoryStore.open(str(root)).close()
         os.close(put(store, NAME, CONTENT))
         store.transaction().abort()
         with pytest.raises(ZeroDivisionError), store.transaction():
             raise ZeroDivisionError
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert descriptor_count() == before
 
 
 # Usage
@@ -525,6 +549,24 @@ def test_a_use_is_noted_once_a_minute(
         assert (abs(path.stat().st_mtime - now_s) < 20) == is_noted
 
 
+def test_an_object_whose_use_cannot_be_noted_does_not_stand_for_others(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be immutable, or somebody else's."""
+    other = ContentHash.of(b"another")
+    for name in (NAME, other):
+        os.close(put(store, name, CONTENT))
+        os.utime(root / name.cache_path(), (0, 0))
+    locked = (root / NAME.cache_path()).stat().st_ino
+    fail_calls(
+        monkeypatch, "utime", errno.EPERM, lambda fd, **_: os.fstat(fd).st_ino == locked
+    )
+    for name in (NAME, other):
+        assert content_of(store.open_object(name)) == CONTENT
+    assert (root / NAME.cache_path()).stat().st_mtime == 0
+    assert (root / other.cache_path()).stat().st_mtime > 0
+
+
 def test_a_use_that_cannot_be_noted_is_none_the_less(
     store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,3 +576,17 @@ def test_a_use_that_cannot_be_noted_is_none_the_less(
     for _ in range(2):
         assert content_of(store.open_object(NAME)) == CONTENT
     assert len(failed) == 1
+
+
+def test_a_file_in_the_way_concerns_only_what_belongs_there(
+    store: DirectoryStore, root: Path, warnings_seen: Callable[[], list[str]]
+) -> None:
+    (root / NAME.cache_path()).parent.touch()
+    assert content_of(put(store, NAME, CONTENT)) == CONTENT
+    assert store.open_object(NAME) is None
+    other = ContentHash.of(b"another directory")
+    os.close(put(store, other, CONTENT))
+    found = store.open_object(other)
+    assert found is not None
+    os.close(found)
+    assert len(warnings_seen()) == 2

@@ -14,15 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.cache.directory import DirectoryStore
-from cvmfsexec.cache.inspection import (
-    PARTS,
-    TOP,
-    Fault,
-    Inspector,
-    Problem,
-    Remedy,
-    Tally,
-)
+from cvmfsexec.cache.faults import Fault, Problem, Remedy, Tally
+from cvmfsexec.cache.inspection import PARTS, TOP, Inspector
 from cvmfsexec.cache.inspectors import inspect_all
 from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.errors import CacheError

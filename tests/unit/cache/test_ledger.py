@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -14,7 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmfsexec.cache import byte_locks, eviction, ledger, ledger_format, quota
+from cvmfsexec.cache import (
+    byte_locks,
+    eviction,
+    ledger,
+    ledger_book,
+    ledger_format,
+    quota,
+)
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.ledger_format import ACCOUNTS_START, Account, Summary
 from tests.support.filled_cache import LIMIT, SIZE, fill, name, true_bytes
@@ -58,8 +66,16 @@ def _replace_by_another(path: Path) -> None:
 
 
 def _forge(path: Path) -> None:
+    _write_ledger(path, Summary(-(10**15), 2**62, 2**62, 4096))
+
+
+def _write_ledger(path: Path, summary: Summary, accounts: bytes = b"") -> None:
+    """Let a summary be the one of this file, and be believed."""
+    with path.open("ab"):
+        pass
     with path.open("r+b") as file:
-        file.write(Summary(-(10**15), 2**62, 2**62, 4096).serialize())
+        data = summary._replace(inode=path.stat().st_ino).serialize()
+        file.write(data.ljust(ACCOUNTS_START, b"\0") + accounts if accounts else data)
 
 
 DAMAGES = (
@@ -168,9 +184,27 @@ def test_a_cache_from_before_there_were_ledgers(root: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("is_old", [False, True])
+def _since_boot_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "is_old"),
+    [
+        (lambda: 5, False),
+        (lambda: 86_500, True),
+        (lambda: -1000, True),
+        (lambda: _since_boot_s() + 5, True),  # the disk may know more than the ledger
+        (time.time, True),  # estimated, not counted
+    ],
+    ids=["now", "yesterday", "tomorrow", "before boot", "never"],
+)
 def test_what_was_estimated_or_is_old_is_counted_later(
-    root: Path, monkeypatch: pytest.MonkeyPatch, *, is_old: bool
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    age_s: Callable[[], float],
+    *,
+    is_old: bool,
 ) -> None:
     monkeypatch.setattr(quota, "_COUNT_AFTER_S", 0.0)
     monkeypatch.setattr(quota, "_COUNT_PAUSE_S", 0.0)
@@ -185,10 +219,10 @@ def test_what_was_estimated_or_is_old_is_counted_later(
     root.mkdir(mode=0o700)
     (root / "ab").mkdir()
     (root / "ab" / ("0" * 38)).write_bytes(bytes(SIZE))
-    age = 86_500 if is_old else 80_000
-    at_s = int(time.time()) - age
-    (root / ledger.FILE_NAME).write_bytes(Summary(777, at_s).serialize())
+    at_s = int(time.time() - age_s())
+    _write_ledger(root / ledger.FILE_NAME, Summary(777, at_s))
     store = DirectoryStore.open(str(root), LIMIT)
+    store.quota.put_in_order()
     assert counted.wait(10 if is_old else 0.1) == is_old
     assert store.used_bytes() == (SIZE if is_old else 777)
     store.close()
@@ -197,16 +231,76 @@ def test_what_was_estimated_or_is_old_is_counted_later(
 def test_a_limit_that_was_lowered_is_reached_without_storing_anything(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "_COUNT_AFTER_S", 0.0)
-    monkeypatch.setattr(quota, "_COUNT_PAUSE_S", 0.0)
+    monkeypatch.setattr(quota, "_COUNT_AFTER_S", 3600.0)  # to count can wait
     store = DirectoryStore.open(str(root))
     fill(store, range(15))
     store.close()
     store = DirectoryStore.open(str(root), LIMIT)
+    store.quota.put_in_order()
     for thread in threading.enumerate():
         if thread.name == "cache count":
             thread.join(10)
     assert true_bytes(root) <= LIMIT // 2
+    store.close()
+
+
+# Copies, and what is older
+
+
+def copy_anew(source: Path, target: Path) -> None:
+    """Copy as ``rsync`` and ``tar`` do: into a new file, with the time of the old."""
+    shutil.copy2(source, target.with_name("new"))
+    target.with_name("new").rename(target)
+
+
+def test_a_copy_of_an_older_ledger_is_not_believed(root: Path, tmp_path: Path) -> None:
+    """Sessions go on while a backup is made: it knows of less than it holds."""
+    store = DirectoryStore.open(str(root), LIMIT)
+    fill(store, range(2))
+    assert store.quota.clean(LIMIT)  # counts
+    copy_anew(root / ledger.FILE_NAME, tmp_path / "ledger")
+    fill(store, range(2, 9))
+    store.close()
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for place in (root, copy):
+        copy_anew(tmp_path / "ledger", place / ledger.FILE_NAME)
+        store = DirectoryStore.open(str(place), LIMIT)
+        assert store.used_bytes() == 9 * SIZE
+        fill(store, range(9, 12))
+        assert store.used_bytes() == true_bytes(place) <= LIMIT
+        store.close()
+
+
+def test_a_cache_that_was_copied_by_links_has_a_limit_of_its_own(
+    root: Path, tmp_path: Path
+) -> None:
+    first = DirectoryStore.open(str(root), LIMIT)
+    fill(first, range(9))
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy, copy_function=os.link)
+    second = DirectoryStore.open(str(copy), LIMIT)
+    fill(second, range(9, 12))
+    assert true_bytes(copy) <= LIMIT // 2 + 3 * SIZE
+    fill(first, range(20, 21))
+    assert first.used_bytes() == true_bytes(root) == 10 * SIZE
+    fill(first, range(21, 30))
+    assert first.used_bytes() == true_bytes(root) <= LIMIT
+    assert second.used_bytes() == true_bytes(copy)
+    first.close()
+    second.close()
+
+
+def test_a_ledger_of_another_version_is_begun_anew(root: Path) -> None:
+    store = DirectoryStore.open(str(root), LIMIT)
+    fill(store, range(4))
+    store.close()
+    path = root / ledger.FILE_NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger_format, "_VERSION", ledger_format._VERSION - 1)
+        _write_ledger(path, Summary(-777, int(time.time())))
+    store = DirectoryStore.open(str(root), LIMIT)
+    assert store.used_bytes() == 4 * SIZE
     store.close()
 
 
@@ -299,10 +393,8 @@ def test_locks_of_bytes(tmp_path: Path) -> None:
 def test_an_account_of_a_dead_process_is_taken_over(root: Path) -> None:
     root.mkdir(mode=0o700)
     account = Account(1, 50_000, 30_000, 0).serialize()
-    data = (
-        Summary(1000, 2**40, account_count=1).serialize().ljust(ACCOUNTS_START, b"\0")
-    )
-    (root / ledger.FILE_NAME).write_bytes(data + account)
+    summary = Summary(1000, 2**40, account_count=1)
+    _write_ledger(root / ledger.FILE_NAME, summary, account)
     store = DirectoryStore.open(str(root), LIMIT)
     assert store.used_bytes() == 31_000
     assert store.quota.binding_limit_bytes() == LIMIT
@@ -327,7 +419,7 @@ def no_locks(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_locks_the_limit_holds_by_estimates(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ledger, "_ESTIMATE_VALID_S", 0.0)
+    monkeypatch.setattr(ledger_book, "_ESTIMATE_VALID_S", 0.0)
     stores = [DirectoryStore.open(str(root), LIMIT) for _ in range(2)]
     assert "has no locks" in caplog.text
     assert "ext4" in caplog.text or "(" in caplog.text
@@ -374,21 +466,20 @@ def test_threads_of_a_process_do_not_sweep_at_once(store: DirectoryStore) -> Non
 def test_a_store_may_be_closed_while_it_is_counted(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counting, closed = threading.Event(), threading.Event()
+    counting = threading.Event()
+    pace = quota.Quota._pace
 
-    def wait_until_closed(self: quota.Quota) -> bool:  # noqa: ARG001
+    def tell_and_pace(self: quota.Quota) -> bool:
         counting.set()
-        return closed.wait(10)
+        return pace(self)
 
     monkeypatch.setattr(quota, "_COUNT_AFTER_S", 0.0)
-    monkeypatch.setattr(quota.Quota, "_pace", wait_until_closed)
+    monkeypatch.setattr(quota, "_COUNT_PAUSE_S", 3600.0)
+    monkeypatch.setattr(quota.Quota, "_pace", tell_and_pace)
     root.mkdir(mode=0o700)
-    (root / ledger.FILE_NAME).write_bytes(Summary(LIMIT, 1).serialize())
+    _write_ledger(root / ledger.FILE_NAME, Summary(LIMIT, 1))
     store = DirectoryStore.open(str(root), LIMIT)
+    store.quota.put_in_order()
     assert counting.wait(10)
     store.close()
-    closed.set()
-    for thread in threading.enumerate():
-        if thread.name == "cache count":
-            thread.join(10)
-            assert not thread.is_alive()
+    assert "cache count" not in {thread.name for thread in threading.enumerate()}

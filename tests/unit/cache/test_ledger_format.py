@@ -33,6 +33,9 @@ SUMMARIES = st.builds(
     TIMES,
     st.integers(0, ACCOUNTS_MAX),
     st.lists(TIMES, max_size=CLEANINGS_MAX).map(tuple),
+    SIZES,
+    TIMES,
+    st.integers(0, 2**64 - 1),
 )
 ACCOUNTS = st.builds(Account, SIZES, SIZES, SIZES, SIZES)
 HASHES = st.builds(
@@ -87,9 +90,10 @@ def test_a_damaged_account_does_not_hide_the_others(
     ]
     records[damaged] = (damage + bytes(ACCOUNT_BYTES))[:ACCOUNT_BYTES]
     accounts.pop(damaged, None)
-    found = parse_accounts(b"".join(records) + b"cut off")
+    found, unread = parse_accounts(b"".join(records) + b"cut off")
     found.pop(damaged, None)
     assert found == accounts
+    assert set(unread) <= {damaged}
 
 
 def test_of_more_cleanings_than_there_is_room_for_the_last_are_kept() -> None:

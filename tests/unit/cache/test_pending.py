@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from cvmfsexec.cache.pending import PendingFile, PendingFiles
+from tests.support.descriptors import descriptor_count
 from tests.support.file_systems import Lack, file_system
 from tests.support.system_calls import fail_calls
 
-DAY_S = 86_400
+HOUR_S = 3600
 
 
 @pytest.fixture
@@ -64,6 +65,28 @@ def test_a_file_is_visible_when_it_is_kept(
 
 
 @pytest.mark.usefixtures("lack")
+def test_a_directory_that_is_removed_meanwhile_is_made_again(
+    directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who makes room removes the directories that have become empty."""
+    make, made = os.mkdir, []
+
+    def make_and_lose(path: str, mode: int, *, dir_fd: int) -> None:
+        make(path, mode, dir_fd=dir_fd)
+        if path == "ab":
+            made.append(path)
+            if len(made) == 1:
+                os.rmdir(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", make_and_lose)
+    file = create_with(directory, b"content")
+    assert PendingFiles(directory).keep(file, "ab/object")
+    os.close(file.descriptor)
+    assert (tmp_path / "ab/object").read_bytes() == b"content"
+    assert made == ["ab", "ab"]
+
+
+@pytest.mark.usefixtures("lack")
 def test_a_file_can_replace_another(directory: int, tmp_path: Path) -> None:
     for content in (b"first", b"second", b"third"):
         pending, file = PendingFiles(directory), create_with(directory, content)
@@ -73,12 +96,29 @@ def test_a_file_can_replace_another(directory: int, tmp_path: Path) -> None:
     assert list(tmp_path.rglob("cvmfsexec.*")) == []
 
 
+@pytest.mark.usefixtures("named_only")
+def test_what_is_kept_never_replaces_an_equal_file(
+    directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has that open on another node would lose it; nor if both come at once."""
+    first, second = create_with(directory, b"same"), create_with(directory, b"same")
+    assert PendingFiles(directory).keep(first, "ab/object")
+    number = (tmp_path / "ab/object").stat().st_ino
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert not PendingFiles(directory).keep(second, "ab/object")
+    assert (tmp_path / "ab/object").stat().st_ino == number
+    assert (tmp_path / "ab/object").stat().st_nlink == 1
+    os.close(first.descriptor)
+    os.close(second.descriptor)
+    assert list(tmp_path.rglob("cvmfsexec.*")) == []
+
+
 @pytest.mark.usefixtures("lack")
 def test_a_discarded_file_leaves_nothing(directory: int, tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = descriptor_count()
     PendingFiles(directory).discard(create_with(directory, b"content"))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert descriptor_count() == before
 
 
 def test_an_unnamed_file_stays_equal_to_what_is_there(
@@ -175,7 +215,7 @@ def test_forgetting_twice_is_fine(directory: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("named_only")
-@pytest.mark.parametrize(("age_s", "removed"), [(60, 0), (DAY_S + 60, 1)])
+@pytest.mark.parametrize(("age_s", "removed"), [(60, 0), (HOUR_S + 60, 1)])
 def test_age_decides_where_there_are_no_locks(
     directory: int,
     tmp_path: Path,

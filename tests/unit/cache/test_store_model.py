@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cvmfsexec.cache import byte_locks, ledger
+from cvmfsexec.cache import byte_locks, eviction, ledger, quota
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.format.digest import ContentHash
 from tests.support.store_contract import content_of, put
-from tests.support.system_calls import run_and_die_at
+from tests.support.system_calls import run_and_die_at, run_and_stop_at
 
 if TYPE_CHECKING:
     from cvmfsexec.cache.pins import Pin
@@ -84,6 +84,28 @@ Operation = Callable[[DirectoryStore, int], object]
 OPERATIONS: tuple[Operation, ...] = (
     *(put_one, put_in_pieces, get_one, pin_one, evict, remove, claim_and_put),
 )
+
+
+def count(store: DirectoryStore, number: int) -> None:  # noqa: ARG001
+    ledger_of_it = store.quota._ledger
+    with suppress(OSError), ledger_of_it.broom() as is_ours:
+        if is_ours:
+            eviction.recount(store._directory, ledger_of_it)
+
+
+MEANWHILE: tuple[Operation, ...] = (put_one, get_one, pin_one, evict, remove, count)
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Do not wait for those who are stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger, "LOCK_PATIENCE_S", 0.02)
+        patch.setattr(ledger, "_LOW_PATIENCE_FOR_S", 0.0)
+        patch.setattr(quota, "WAIT_S", 0.02)
+        patch.setattr(quota, "REST_S", 0.0)
+        patch.setattr(quota, "_BROOM_WAIT_S", 0.02)
+        yield
 
 
 @contextmanager
@@ -154,6 +176,27 @@ class SharedCache(RuleBasedStateMachine):
         run_and_die_at(at, functools.partial(work, self.root, operation, n))
         self._note_pinned()
 
+    @rule(
+        operation=st.sampled_from(OPERATIONS),
+        n=numbers,
+        at=st.integers(1, 45),
+        meanwhile=st.sampled_from(MEANWHILE),
+        m=numbers,
+    )
+    def stop(
+        self, operation: Operation, n: int, at: int, meanwhile: Operation, m: int
+    ) -> None:
+        for one, number in ((operation, n), (meanwhile, m)):
+            if one is remove:
+                self.pinned_and_there.discard(number)
+        with impatient():
+            run_and_stop_at(
+                at,
+                functools.partial(work, self.root, operation, n),
+                functools.partial(meanwhile, self.stores[0], m),
+            )
+        self._note_pinned()
+
     @rule(which=st.integers(0, 1), n=st.integers(0, 3))
     def pin(self, which: int, n: int) -> None:
         self.pins.setdefault(n, self.stores[which].pin(name(n)))
@@ -197,7 +240,10 @@ class SharedCache(RuleBasedStateMachine):
     @invariant()
     def the_limit_holds(self) -> None:
         assert true_bytes(self.root) <= LIMIT
-        assert self.stores[0].quota.used_bytes() <= LIMIT
+
+    @invariant()
+    def not_too_little_is_counted(self) -> None:
+        assert self.stores[0].quota.used_bytes() >= true_bytes(self.root)
 
     @invariant()
     def what_is_there_is_right(self) -> None:
@@ -247,6 +293,27 @@ def test_death_at_every_system_call_is_survived(
         died += 1
         assert not run_and_die_at(0, functools.partial(check, root))
     assert died >= 10
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.__name__)
+def test_whatever_is_done_while_a_process_stands_still_is_counted(
+    tmp_path: Path, operation: Operation, meanwhile: Operation
+) -> None:
+    root = str(tmp_path / "cache")
+    with opened(root) as store, impatient():
+        for number in (2, 3, 4):
+            put_one(store, number)
+        for call_number in itertools.count(1):
+            if not run_and_stop_at(
+                call_number,
+                functools.partial(work, root, operation, 3 + call_number % 2),
+                functools.partial(meanwhile, store, 3 + call_number // 2 % 2),
+            ):
+                break
+            assert store.quota.used_bytes() >= true_bytes(root)
+            assert true_bytes(root) <= LIMIT
+    check(root)
 
 
 def test_no_lock_survives_its_holder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tiers: what is asked first, what is copied, what is never written."""
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from cvmfsexec.cache.tiered import TieredStore
 from cvmfsexec.errors import CacheError
 from cvmfsexec.format.digest import ContentHash
 from tests.support.store_contract import content_of, put
+from tests.support.system_calls import fail_calls
 
 CONTENT = b"what both may have\n" * 10
 NAME = ContentHash.of(zlib.compress(CONTENT, 6))
@@ -126,3 +128,55 @@ def test_a_read_only_store_keeps_nothing(lower: ReadOnlyStore) -> None:
 def test_a_lower_cache_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="cannot read the lower cache"):
         ReadOnlyStore.open(str(tmp_path / "nothing"), None)
+
+
+def test_what_a_disk_does_not_give_back_is_passed_over(
+    tiers: TieredStore, lower_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = fill(lower_directory).stat().st_ino
+    fail_calls(
+        monkeypatch, "pread", errno.EIO, lambda fd, *_: os.fstat(fd).st_ino == inode
+    )
+    assert tiers.open_object(NAME) is None
+    assert not tiers.has(NAME)
+    assert content_of(put(tiers, NAME, CONTENT)) == CONTENT
+    assert content_of(tiers.open_object(NAME)) == CONTENT
+
+
+def test_what_a_disk_does_not_give_back_is_replaced_where_we_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower = DirectoryStore.open(str(tmp_path / "lower"))
+    tiers = TieredStore(MemoryStore(), lower, is_lower_written=True)
+    os.close(put(lower, NAME, CONTENT))
+    held = os.open(tmp_path / "lower" / NAME.cache_path(), os.O_RDONLY)
+    inode = os.fstat(held).st_ino
+    fail_calls(
+        monkeypatch, "pread", errno.EIO, lambda fd, *_: os.fstat(fd).st_ino == inode
+    )
+    assert tiers.open_object(NAME) is None
+    os.close(put(tiers, NAME, CONTENT))
+    assert content_of(lower.open_object(NAME)) == CONTENT
+    os.close(held)
+    tiers.close()
+
+
+def test_without_room_above_what_is_below_is_read(
+    lower_directory: Path, lower: ReadOnlyStore
+) -> None:
+    tiers = TieredStore(ReadOnlyStore.open("/", None), lower, is_lower_written=False)
+    fill(lower_directory)
+    assert content_of(tiers.open_object(NAME)) == CONTENT
+    tiers.close()
+
+
+def test_without_descriptors_an_object_is_not_taken_for_absent(
+    lower: ReadOnlyStore, lower_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lower_directory)
+    with monkeypatch.context() as patch:
+        fail_calls(patch, "open", errno.EMFILE)
+        with pytest.raises(CacheError, match="Too many open files"):
+            lower.open_object(NAME)
+    assert content_of(lower.open_object(NAME)) == CONTENT
+    lower.close()

@@ -2,18 +2,22 @@
 
 import json
 import os
+import subprocess
 import zlib
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from cvmfsexec.cache.ledger import Ledger
 from cvmfsexec.cache.usage import estimate_usage
 from cvmfsexec.format.digest import ContentHash
+from tests.support.configuration import make_dist
 from tests.support.cvmfs_command import CvmfsCommand, local_dist
 from tests.support.published import FQRN, PublishedRepository, publish_tree
+from tests.support.sessions import ROOT
 
 TREE = {f"file{number}": b"content %d\n" % number * 99 for number in range(20)}
 FIXED, NOT_FIXED, FAILED, USAGE = 1, 4, 8, 16
@@ -195,3 +199,76 @@ def test_usage_errors_are_16(cvmfs: CvmfsCommand, words: list[str]) -> None:
 
 def test_other_commands_keep_their_usage_status(cvmfs: CvmfsCommand) -> None:
     assert cvmfs("ls", "-x").status == 2
+
+
+@pytest.mark.parametrize(
+    ("jobs", "text"),
+    [("0", "'0' is no number from 1 to 32"), ("٣", "is no number from 1 to 32")],
+)
+def test_a_number_of_processes_that_is_none_is_told(
+    cvmfs: CvmfsCommand, jobs: str, text: str
+) -> None:
+    told = cvmfs("fsck", "-j", jobs)
+    assert told.status == USAGE
+    assert text in told.err
+
+
+def test_that_nothing_is_cached_is_told(cvmfs: CvmfsCommand, tmp_path: Path) -> None:
+    dist = make_dist(tmp_path / "other", {"default.local": ""}).dist
+    told = cvmfs("fsck", "--dist", dist)
+    assert (told.status, told.err) == (0, "cvmfs: nothing is cached yet\n")
+
+
+@pytest.mark.parametrize("words", [[], ["-p"], ["--json"]])
+def test_output_that_is_lost_is_an_operational_error(
+    cache: Path, words: list[str]
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run_command(cache, *words, stdout=full)
+    assert done.returncode == FAILED
+    assert done.stderr == b"cvmfs: cannot write the output: No space left on device\n"
+
+
+def test_who_stops_listening_does_not_learn_that_all_is_well(cache: Path) -> None:
+    outlet, inlet = os.pipe()
+    os.close(outlet)
+    with open(inlet, "wb") as nobody:
+        done = run_command(cache, stdout=nobody)
+    assert (done.returncode, done.stderr) == (FAILED, b"")
+
+
+def run_command(
+    cache: Path, *words: str, stdout: IO[bytes]
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [ROOT / "cvmfs", "fsck", *words, cache],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+
+def test_packs_are_checked_and_mended(
+    tmp_path: Path, repository: PublishedRepository, cvmfs: CvmfsCommand
+) -> None:
+    dist = local_dist(
+        tmp_path / "packed",
+        repository.output,
+        repository.master_key_pem,
+        {"CVMFS_CACHE_TYPE": "packed"},
+    )
+    read = ("cat", "--dist", dist, FQRN, *(f"/{name}" for name in TREE))
+    assert cvmfs(*read).status == 0
+    (told,) = cvmfs("fsck", "--dist", dist).lines
+    assert ": 22 objects, " in told
+    (pack,) = Path(dist).rglob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[-1] ^= 1
+    pack.write_bytes(data)
+    for _ in range(2):
+        damaged = cvmfs("fsck", "--dist", dist)
+        assert damaged.status == NOT_FIXED
+        assert f"{pack}: not what its name says (object " in damaged.lines[0]
+    assert cvmfs("fsck", "-p", "--dist", dist).status == FIXED
+    assert cvmfs("fsck", "--dist", dist).status == 0
+    assert cvmfs(*read).out == b"".join(TREE.values())

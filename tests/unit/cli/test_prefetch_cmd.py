@@ -29,7 +29,7 @@ TREE: Tree = {
 }
 CHUNK = 65_536
 CHUNKS = ChunkSizes(CHUNK // 2, CHUNK, 2 * CHUNK)
-NOT_FOUND, USER_ERROR, TRANSFER = 1, 2, 16
+NOT_FOUND, USER_ERROR, NO_ROOM, TRANSFER = 1, 2, 9, 16
 
 
 @pytest.fixture
@@ -130,6 +130,24 @@ def test_without_anything_to_fetch_it_is_an_error(
     assert cvmfs("prefetch", "--dist", dist, *words).status == USER_ERROR
 
 
+@pytest.mark.parametrize("paths", [["/", "/bin"], ["/bin/tool", "/*", "/b*/*", "/"]])
+def test_what_is_named_twice_is_counted_once(
+    cvmfs: CvmfsCommand, dist: str, paths: list[str]
+) -> None:
+    told = cvmfs("prefetch", "--dist", dist, "--json", FQRN, *paths)
+    (report,) = json.loads(told.out)
+    assert report["files"] == 10
+
+
+@pytest.mark.parametrize("count", ["0", "65", "x", "-1", "٣", ""])
+def test_a_number_of_connections_that_is_none_is_told(
+    cvmfs: CvmfsCommand, count: str
+) -> None:
+    told = cvmfs("prefetch", f"--connections={count}", FQRN, "/")
+    assert told.status == USER_ERROR
+    assert told.err.endswith(f"{count!r} is no number from 1 to 64\n")
+
+
 # Traces
 
 
@@ -187,6 +205,30 @@ def test_a_trace_of_the_original_needs_the_name(
     assert cached_in(cache) == {"other"}
 
 
+def test_with_a_name_only_its_part_of_a_trace_is_replayed(
+    cvmfs: CvmfsCommand, dist: str, cache: Path, tmp_path: Path
+) -> None:
+    trace = write_trace(
+        tmp_path / "trace",
+        record(b"/lib/a.so", Event.OPEN, "other.example.org"),
+        record(b"/bin/other"),
+    )
+    told = cvmfs("prefetch", "--dist", dist, FQRN, "--replay", trace)
+    assert (told.status, told.err) == (0, "")
+    assert cached_in(cache) == {"other"}
+
+
+@pytest.mark.parametrize("words", [[], [FQRN]])
+def test_a_trace_without_events_is_told_to_be(
+    cvmfs: CvmfsCommand, dist: str, tmp_path: Path, words: list[str]
+) -> None:
+    trace = write_trace(tmp_path / "trace")
+    told = cvmfs("prefetch", "--dist", dist, *words, "--replay", trace)
+    assert (told.status, told.lines) == (0, [])
+    assert told.err.startswith(f"cvmfs: {trace} tells nothing")
+    assert cvmfs("trace", trace).err == f"cvmfs: {trace} tells nothing\n"
+
+
 def test_a_trace_means_paths_and_so_the_newest_revision(
     cvmfs: CvmfsCommand, dist: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -222,3 +264,90 @@ def test_what_is_no_trace_is_refused(cvmfs: CvmfsCommand, tmp_path: Path) -> Non
     told = cvmfs("trace", tmp_path / "trace")
     assert told.status == TRANSFER  # malformed, as what servers send
     assert "/trace: not a line of a trace" in told.err
+
+
+def test_a_directory_that_is_gone_costs_nothing_else(
+    cvmfs: CvmfsCommand, dist: str, cache: Path, tmp_path: Path
+) -> None:
+    trace = write_trace(
+        tmp_path / "trace",
+        record(b"/gone", Event.OPENDIR),
+        *(record(b"/gone/%d" % number) for number in range(3)),
+        record(b"/bin/tool/below-a-file"),
+        record(b"/lib/a.so"),
+    )
+    told = cvmfs("prefetch", "--dist", dist, "--json", "--replay", trace)
+    (report,) = json.loads(told.out)
+    assert (told.status, told.err, len(report["missing"])) == (0, "", 5)
+    assert cached_in(cache) == {"a.so"}
+
+
+def test_a_catalog_that_cannot_be_had_is_told_once(
+    cvmfs: CvmfsCommand,
+    dist: str,
+    cache: Path,
+    tmp_path: Path,
+    repository: PublishedRepository,
+) -> None:
+    assert cvmfs("ls", "--dist", dist, FQRN, "/").status == 0  # has the root catalog
+    for catalog in repository.directory.glob("data/??/*C"):
+        catalog.unlink()
+    trace = write_trace(
+        tmp_path / "trace",
+        record(b"", Event.OPENDIR),
+        record(b"/lib", Event.OPENDIR),
+        record(b"/lib/a.so"),
+        record(b"/lib/b.so"),
+        record(b"/bin/other"),
+    )
+    told = cvmfs("prefetch", "--dist", dist, "--json", "--replay", trace)
+    (report,) = json.loads(told.out)
+    assert told.status == TRANSFER
+    assert [failure["path"] for failure in report["failed"]] == ["/lib"]
+    assert cached_in(cache) == {"other"}
+
+
+def test_several_traces_that_say_the_same_are_one(
+    cvmfs: CvmfsCommand, dist: str, tmp_path: Path
+) -> None:
+    trace = write_trace(
+        tmp_path / "trace",
+        *(
+            record(b"/large", Event.OPEN, FQRN, start, 1)
+            for start in (0, 299_999, 0, 150_000)
+        ),
+    )
+    words = ("--json", "--replay", trace, "--replay", trace)
+    told = cvmfs("prefetch", "--dist", dist, *words)
+    (report,) = json.loads(told.out)
+    assert (report["files"], report["objects"]) == (1, 3)
+
+
+SIZE = 100_000
+MANY: Tree = {f"f{number:02}": os.urandom(SIZE) for number in range(40)}
+
+
+@pytest.mark.parametrize("before", [0, 15])
+def test_what_a_cache_has_no_room_for_is_left_out_and_told_once(
+    cvmfs: CvmfsCommand, tmp_path: Path, before: int
+) -> None:
+    tree: Tree = {**MANY, "before": {f"b{n}": os.urandom(SIZE) for n in range(before)}}
+    repository = publish_tree(tmp_path, tree)
+    limit = {"CVMFS_QUOTA_LIMIT": "2"}
+    key = repository.master_key_pem
+    dist = local_dist(tmp_path, repository.output, key, limit)
+    assert cvmfs("prefetch", "--dist", dist, FQRN, "/before").status == 0
+    trace = write_trace(
+        tmp_path / "trace", *(record(b"/" + name.encode()) for name in MANY)
+    )
+    told = cvmfs("prefetch", "--dist", dist, "--json", "--replay", trace)
+    (report,) = json.loads(told.out)
+    assert (told.status, told.err.count("left out")) == (NO_ROOM, 1)
+    assert "the cache holds 2 MB, and they all have 4 MB" in told.err
+    assert 10 <= report["fetched"] == 40 - report["left_out"] <= 20
+    cache = Path(dist) / "var/lib/cvmfs" / FQRN
+    first = [f"f{number:02}" for number in range(report["fetched"])]
+    assert cached_in(cache, MANY) == set(first)
+    again = cvmfs("prefetch", "--dist", dist, "--json", "--replay", trace)
+    (report_again,) = json.loads(again.out)
+    assert report_again["present"] >= report["fetched"]

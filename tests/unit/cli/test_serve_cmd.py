@@ -12,10 +12,18 @@ from cvmfsexec.cli import serve_cmd
 from tests.support.published import publish_tree
 
 PROGRAM = "import sys; from cvmfsexec.cli.main import main; main()"
+STRUCK_IN_ANOTHER_THREAD = f"""
+import signal, threading
+strike = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+threading.Timer(0.5, strike).start()
+{PROGRAM}
+"""
 
 
-def start(directory: Path, *options: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", PROGRAM, "serve", str(directory), "--port", "0"]
+def start(
+    directory: Path, *options: str, program: str = PROGRAM
+) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", program, "serve", str(directory), "--port", "0"]
     return subprocess.Popen(
         [*command, *options],
         stdout=subprocess.PIPE,
@@ -48,6 +56,18 @@ def test_serving_says_where_and_ends_by_a_signal(
         process.send_signal(ending)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_a_signal_that_interrupts_nothing_ends_it(tmp_path: Path) -> None:
+    """As one that comes just before the main thread begins to wait."""
+    repository = publish_tree(tmp_path, {})
+    with start(repository.output, program=STRUCK_IN_ANOTHER_THREAD) as process:
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, "")
+    assert out.endswith(f"/cvmfs/{repository.fqrn}\n")
 
 
 def test_answers_are_told_on_request(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ from cvmfsexec.publish.keys import create_keys
 from cvmfsexec.vfs.attributes import ROOT_INODE, Attributes
 from cvmfsexec.vfs.file_system import RepositoryFileSystem
 from tests.support.bent_repository import BentRepository
-from tests.support.catalog_repository import descriptor_count
 from tests.support.clients import open_client
+from tests.support.descriptors import descriptor_count
 from tests.support.published import FQRN, PublishedRepository, Tree, publish_tree
 
 TREE: Tree = {

@@ -55,6 +55,23 @@ def test_a_shared_cache_is_one(tmp_path: Path) -> None:
     assert place == places_of(place.repositories, root, os.environ)[0]
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "both"), [(10, 20, 10), (20, 10, 10), (-1, 10, 10), (-1, -1, 0)]
+)
+def test_the_lowest_limit_of_all_repositories_is_that_of_their_cache(
+    tmp_path: Path, one: int, two: int, both: int
+) -> None:
+    lines = f"CVMFS_SHARED_CACHE=yes\nCVMFS_QUOTA_LIMIT={two}\n"
+    files = {
+        "default.local": lines,
+        "config.d/one.example.org.conf": f"CVMFS_QUOTA_LIMIT={one}\n",
+    }
+    root = make_dist(tmp_path, files)
+    names = ("one.example.org", "two.example.org")
+    (place,) = places_of(names, root, os.environ)
+    assert place.limit_bytes == both << 20
+
+
 def test_an_alien_cache_is_found_by_its_workspace(tmp_path: Path) -> None:
     alien = make_cache(tmp_path / "alien")
     root = dist(tmp_path, f"CVMFS_ALIEN_CACHE={alien}\nCVMFS_QUOTA_LIMIT=-1\n")
@@ -83,6 +100,18 @@ def test_names_that_are_none_are_passed_over(tmp_path: Path) -> None:
     place = place_at(str(cache))
     assert place is not None
     assert place.repositories == ("one.example.org",)
+
+
+@pytest.mark.parametrize("repositories", [(), ("one.example.org",)])
+def test_a_packed_cache_is_known_by_its_packs(
+    tmp_path: Path, repositories: tuple[str, ...]
+) -> None:
+    """Or what it has in files would be taken for all of it, and be removed."""
+    cache = make_cache(tmp_path / "cache", *repositories)
+    (cache / "cvmfsexec.packs").mkdir()
+    place = place_at(str(cache))
+    assert place is not None
+    assert place.kind is StoreKind.PACKED
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

@@ -21,6 +21,8 @@ TREE: Tree = {
     "same": b"content",
     "large": LARGE,
     "used": {".cvmfscatalog": b"", "inside": b"used"},
+    "link": "used",
+    "empty": {},
     "unused": {".cvmfscatalog": b"", "inside": b"unused"},
 }
 CHUNKS = ChunkSizes(32_768, 65_536, 131_072)
@@ -68,16 +70,28 @@ def test_names_are_those_of_cached_catalogs(
     assert catalogs >= {b"", b"/used"}
 
 
-def test_names_below_a_directory(directory: int, cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (b"/used", {b"/used", b"/used/inside", b"/used/.cvmfscatalog"}),
+        (b"/link", {b"/used", b"/used/inside", b"/used/.cvmfscatalog"}),
+        (b"/link/inside", {b"/used/inside"}),
+        (b"/us?d/in*", {b"/used/inside"}),
+        (b"/[fs]*", {b"/file", b"/same"}),
+        (b"/none", None),
+        (b"/none*", None),
+        (b"/empty", set()),
+    ],
+)
+def test_names_at_a_path(
+    directory: int, cache: Path, path: bytes, expected: set[bytes] | None
+) -> None:
     opened = CachedRepository(directory, str(cache), FQRN, is_trusted=True)
     with closing(opened) as repository:
-        location = repository.find(b"/used")
-        assert location is not None
-        below = {name.path for name in repository.names_below(location)}
-        assert below >= {b"/used", b"/used/inside"}
-        assert repository.find(b"/none") is None
+        found = repository.names_at(path)
+        assert expected == (None if found is None else {name.path for name in found})
         with pytest.raises(CacheError, match="not in the cache"):
-            repository.find(b"/unused/inside")
+            repository.names_at(b"/unused/inside")
 
 
 def catalogs_in(cache: Path) -> list[Path]:

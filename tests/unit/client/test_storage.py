@@ -18,6 +18,7 @@ from cvmfsexec.client.storage import open_store
 from cvmfsexec.configuration.cache_instances import StoreKind, StoreSettings
 from cvmfsexec.configuration.settings import CacheSettings
 from cvmfsexec.errors import CacheError
+from tests.support.descriptors import descriptor_count
 from tests.support.store_contract import CONTENT, NAME, content_of, put
 
 UID = 4321
@@ -146,10 +147,10 @@ def test_a_missing_lower_cache_is_told_and_leaves_nothing_open(
         upper=StoreSettings(StoreKind.RAM, limit_bytes=1 << 30),
         lower=StoreSettings(StoreKind.ALIEN, str(tmp_path / "nothing")),
     )
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptor_count()
     with pytest.raises(CacheError, match="cannot read the lower cache"):
         opened(tmp_path, settings)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptor_count() == before
     assert list(memory.iterdir()) == []
 
 

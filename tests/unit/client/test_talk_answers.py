@@ -1,5 +1,6 @@
 """What a mount answers, command by command, in the words of the original."""
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from cvmfsexec import __version__
+from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.client.assembly import Client
 from cvmfsexec.client.mount_attributes import NoFaults
 from cvmfsexec.client.talk_answers import TalkAnswers, TalkSubject
@@ -18,6 +20,7 @@ from cvmfsexec.format.talk_message import TALK_COMMANDS
 from tests.support.clients import open_client
 from tests.support.configuration import make_dist
 from tests.support.published import FQRN, Tree, publish_tree
+from tests.support.system_calls import fail_calls
 
 TREE: Tree = {
     "hello": b"hello\n",
@@ -199,7 +202,7 @@ def test_limits_hold_from_now_on(ask: Ask, client: Client) -> None:
 
 
 def test_servers_can_be_changed(ask: Ask, client: Client) -> None:
-    first, second = client.http.settings.servers
+    first, second = client.http.routes.settings.servers
     assert ask("host info") == (
         f"  [0] {first} (unprobed)\n  [1] {second} (unprobed)\nActive host 0: {first}\n"
     )
@@ -251,7 +254,7 @@ def test_timeouts_can_be_changed(ask: Ask, client: Client) -> None:
     assert ask("timeout info") == (
         "Timeout with proxy: 3s\nTimeout without proxy: no timeout\n"
     )
-    assert client.http.settings.timeout_s == 3
+    assert client.http.routes.settings.timeout_s == 3
 
 
 def test_errors_are_forgotten(ask: Ask, forgetting: Forgetting) -> None:
@@ -273,3 +276,25 @@ def test_what_fails_is_told_in_a_sentence(
 
     monkeypatch.setattr(client.lookup, "find", refuse)
     assert ask("evict /hello") == "Failed (no descriptors left)\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["pin /hello", "evict /hello", "cache list", "cache list pinned"]
+)
+def test_a_cache_that_is_away_is_told_in_a_sentence(
+    ask: Ask, client: Client, command: str
+) -> None:
+    assert isinstance(client.store, DirectoryStore)
+    path = Path(client.store.path)
+    path.rename(path.with_name("away"))
+    sentence = f"Failed (cache directory {path}: No such file or directory)\n"
+    assert ask(command) == sentence
+
+
+def test_what_cannot_be_removed_is_not_said_to_be(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask("pin /nested/leaf") == "OK\n"
+    fail_calls(monkeypatch, "unlink", errno.EROFS)
+    wanted = r"Failed \(cache directory .*: Read-only file system\)\n"
+    assert re.fullmatch(wanted, ask("evict /nested/leaf"))

@@ -143,6 +143,21 @@ def test_who_talks_is_answered(echo: TalkSocket) -> None:
     assert (answer, pid) == (b"heard hello", os.getpid())
 
 
+def test_a_caller_whose_signal_was_lost_is_heard(echo: TalkSocket) -> None:
+    while echo._threads:  # that of the beginning would hear without a signal
+        time.sleep(0.01)
+    signals: list[object] = []
+
+    def be_deaf_once(number: int, _frame: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            echo._notice()
+
+    signal.signal(signal.SIGIO, be_deaf_once)
+    assert talk(echo.path, b"hello", PATIENCE_S)[0] == b"heard hello"
+    assert len(signals) > 1
+
+
 def test_nothing_is_prepared_before_somebody_calls(tmp_path: Path) -> None:
     prepared = []
 

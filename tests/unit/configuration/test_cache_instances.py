@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfsexec.cache.ledger_format import BYTES_MAX
 from cvmfsexec.cli.exit_codes import CACHE, exit_status_of
 from cvmfsexec.configuration.cache_instances import (
     CacheInstance,
@@ -126,6 +127,26 @@ def test_what_makes_no_sense_is_refused_with_the_status_of_a_cache(
 def test_a_size_that_is_none_is_refused(tmp_path: Path, size: str) -> None:
     with pytest.raises(ConfigurationError, match="CVMFS_CACHE_SIZE"):
         store(tmp_path, f"CVMFS_CACHE_TYPE=ram\nCVMFS_CACHE_SIZE={size}\n")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "CVMFS_QUOTA_LIMIT={}\n",
+        "CVMFS_CACHE_TYPE=packed\nCVMFS_QUOTA_LIMIT={}\n",
+        "CVMFS_CACHE_TYPE=ram\nCVMFS_CACHE_SIZE={}\n",
+        "CVMFS_ALIEN_CACHE=/a\nCVMFS_QUOTA_LIMIT=-1\nCVMFS_ALIEN_CACHE_LIMIT={}\n",
+    ],
+    ids=["posix", "packed", "ram", "alien"],
+)
+def test_a_limit_that_is_no_size_of_anything_is_refused(
+    tmp_path: Path, settings: str
+) -> None:
+    """Bytes have to fit where the kernel and the ledger keep them."""
+    with pytest.raises(ConfigurationError, match="is more than 1099511627776"):
+        store(tmp_path, settings.format(10**17))
+    largest = store(tmp_path, settings.format(1 << 40))
+    assert largest.limit_bytes == BYTES_MAX
 
 
 def test_a_read_only_alien_cache_is_below_the_users_own(

@@ -10,6 +10,7 @@ from cvmfsexec.configuration.assignments import assigned_names
 from cvmfsexec.configuration.files import ConfigurationFile
 from cvmfsexec.configuration.shell import evaluate_in_shell
 from cvmfsexec.errors import ConfigurationError
+from tests.support.descriptors import descriptor_count
 
 ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "CVMFS_OLD": "old"}
 
@@ -119,11 +120,11 @@ def is_running(pid: int) -> bool:
 
 
 def test_no_descriptor_is_left_open_or_given_away(file: Path, tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = descriptor_count()
     with (tmp_path / "secret").open("w") as secret:
         answer = evaluate(file, "A=$(ls /proc/$$/fd | sort -n | tr '\\n' ,)\n")
         assert str(secret.fileno()) not in answer["A"].split(",")
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptor_count() == before
 
 
 def test_missing_shell_is_an_error(file: Path) -> None:

@@ -103,7 +103,10 @@ class Routes:
         self.base = "http://server/"
         self.counted = 0
 
-    def first_request(self, path: str, limit_bytes: int) -> Request:
+    def first_request(
+        self, path: str, limit_bytes: int, label: Callable[[], str]
+    ) -> Request:
+        assert not label()  # of files, others know the path
         return Request(self.base + path, DIRECT, limit_bytes)
 
     def count(self, received_bytes: int, seconds: float) -> None:
@@ -190,8 +193,8 @@ def test_no_thread_is_started_before_there_is_something_to_do(ahead: Ahead) -> N
     assert "ahead" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_reader_joins_what_is_on_its_way(ahead: Ahead) -> None:
-    (request,) = ahead.publish(1)
+def read_while_on_its_way(ahead: Ahead, request: ObjectRequest) -> bytes:
+    """Return what a reader gets who comes while the object is fetched ahead."""
     ahead.wire.gate.clear()
     ahead.fetch(request)
     until(lambda: ahead.wire.started != [])
@@ -200,7 +203,12 @@ def test_a_reader_joins_what_is_on_its_way(ahead: Ahead) -> None:
         flights = ahead.fetcher._flights._flights
         until(lambda: flights[request.content_hash].waiting == 1)
         ahead.wire.gate.set()
-        assert content_of(reader.result(PATIENCE_S)) == bytes(100)
+        return content_of(reader.result(PATIENCE_S))
+
+
+def test_a_reader_joins_what_is_on_its_way(ahead: Ahead) -> None:
+    (request,) = ahead.publish(1)
+    assert read_while_on_its_way(ahead, request) == bytes(100)
     assert ahead.source.requests == []
 
 
@@ -217,16 +225,8 @@ def test_a_reader_of_what_failed_asks_by_itself(
     ahead: Ahead, answer: Answer | TransportFault | bytes
 ) -> None:
     (request,) = ahead.publish(1)
-    ahead.wire.gate.clear()
     ahead.wire.answer = answer
-    ahead.fetch(request)
-    until(lambda: ahead.wire.started != [])
-    with ThreadPoolExecutor(1) as pool:
-        reader = pool.submit(ahead.fetcher.open, request)
-        flights = ahead.fetcher._flights._flights
-        until(lambda: flights[request.content_hash].waiting == 1)
-        ahead.wire.gate.set()
-        assert content_of(reader.result(PATIENCE_S)) == bytes(100)
+    assert read_while_on_its_way(ahead, request) == bytes(100)
     assert len(ahead.source.requests) == 1
     assert ahead.forerunner.failed_count == 1
 

@@ -15,6 +15,7 @@ from cvmfsexec.fetch.throttle import (
 )
 from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.dirent import Compression
+from tests.support.clock import Clock
 
 GOOD = ObjectRequest(
     ContentHash(bytes(range(20))), ObjectKind.FILE, 10, Compression.ZLIB, 10
@@ -24,21 +25,6 @@ SEVERAL_BAD = tuple(
     GOOD._replace(content_hash=ContentHash(bytes([n]) * 20)) for n in range(100)
 )
 DESCRIPTOR = 77
-
-
-class Clock:
-    """Time that passes by sleeping, or by request."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-        self.slept_s: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.slept_s.append(seconds)
-        self.now_s += seconds
 
 
 def open_good(request: ObjectRequest, _missed: object) -> int:

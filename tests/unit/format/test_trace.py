@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfsexec.errors import FormatError
-from cvmfsexec.format.trace import Event, TraceRecord, parse_trace
+from cvmfsexec.format.trace import (
+    LINE_BYTES_MAX,
+    Event,
+    TraceReader,
+    TraceRecord,
+    parse_trace,
+)
 
 NAMES = st.binary(min_size=1, max_size=20).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
@@ -101,3 +107,66 @@ def test_a_line_that_was_torn_costs_that_line_and_the_next() -> None:
     line = b'"1","1","/a",""\n'
     records, refused_count = parse_trace(line * 3 + line[:10] + line * 3)
     assert (len(records), refused_count) == (5, 1)
+
+
+def read_in_pieces(data: bytes, piece_bytes: int) -> tuple[list[TraceRecord], int]:
+    reader = TraceReader()
+    records: list[TraceRecord] = []
+    for start in range(0, len(data), piece_bytes):
+        records += reader.read(data[start : start + piece_bytes])
+    records += reader.finish()
+    return records, reader.refused_count
+
+
+LINES = st.one_of(
+    RECORDS.map(TraceRecord.serialize),
+    RECORDS.map(lambda record: record.serialize()[:-9]),
+    st.binary(max_size=20),
+    st.just(b"\n"),
+    st.just(b'"1","1","/a\n'),
+)
+
+
+@given(lines=st.lists(LINES, max_size=8), piece_bytes=st.integers(1, 50))
+def test_pieces_tell_the_same_as_the_whole(
+    lines: list[bytes], piece_bytes: int
+) -> None:
+    data = b"".join(lines)
+    reader = TraceReader()
+    whole = [*reader.read(data), *reader.finish()]
+    assert read_in_pieces(data, piece_bytes) == (whole, reader.refused_count)
+
+
+@pytest.mark.parametrize("piece_bytes", [1000, 1 << 20])
+@pytest.mark.parametrize(
+    "filler",
+    [b"x", b"\0", b'"', b'""', b'"1","1","', b'"1","1","/a', b"\r"],
+)
+def test_a_line_without_end_costs_only_itself(filler: bytes, piece_bytes: int) -> None:
+    good = b'"1","1","/a",""\n'
+    endless = filler * (5 * LINE_BYTES_MAX // len(filler))
+    reader = TraceReader()
+    list(reader.read(endless * 3))
+    assert len(reader._rest) <= 2 * LINE_BYTES_MAX
+    records, refused_count = read_in_pieces(
+        good + endless + b"\n" + good + endless, piece_bytes
+    )
+    assert [one.path for one in records] == [b"/a", b"/a"]
+    assert refused_count == 2
+
+
+@given(path=st.binary(max_size=12))
+def test_paths_are_normalized_as_catalogs_have_them(path: bytes) -> None:
+    quoted = path.replace(b'"', b'""')
+    for place in (b"", b"/cvmfs/", b"/cvmfs/sw.example.org/x/"):
+        line = b'"1","1","' + place + quoted + b'",""\n'
+        try:
+            (record,), _ = parse_trace(line)
+        except FormatError:
+            continue
+        parts = record.path.split(b"/")
+        assert parts[0] == b""
+        assert not {b"", b".", b".."}.intersection(parts[1:])
+        again, _ = parse_trace(record.serialize())
+        if record.fqrn or not record.path.startswith(b"/cvmfs/"):
+            assert again == [record]

@@ -1,7 +1,11 @@
 """A directory of doors: what waits for a mount, what cannot, and what comes of it."""
 
 import errno
+import os
 import queue
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -15,7 +19,6 @@ from tests.support.fuse_messages import (
     ACCESS,
     GETATTR,
     GETXATTR,
-    INTERRUPT,
     LISTXATTR,
     LOOKUP,
     OPENDIR,
@@ -26,12 +29,20 @@ from tests.support.fuse_messages import (
     attr,
     dirents,
     entry,
+    interrupt_request,
     read_request,
     request,
 )
 
 NAME = b"atlas.example.org"
 PATIENCE_S = 20.0
+HANDLER = """
+import signal
+for number in (signal.SIGCHLD, signal.SIGTERM):
+    signal.signal(number, lambda *_: None)
+print("ready", flush=True)
+signal.pause()
+"""
 
 
 class Mounter:
@@ -60,6 +71,7 @@ class Site:
         self.doors.reply = self.later.put
         terms = Terms(45, WANTED & FEATURES, 0)
         self.operations = DoorOperations(self.doors, terms, FaultAccount())
+        self.operations.interrupt = self.doors.interrupt
 
     def ask(
         self, opcode: int, nodeid: int = 1, body: bytes = bytes(16), unique: int = 7
@@ -69,6 +81,9 @@ class Site:
 
     def look_up(self, name: bytes, nodeid: int = 1, unique: int = 7) -> Reply:
         return self.ask(LOOKUP, nodeid, name + b"\0", unique)
+
+    def interrupt(self, unique: int) -> Reply:
+        return self.operations.answer(interrupt_request(unique), [0] * OPCODE_LIMIT)
 
     def next_answer(self) -> Answer:
         return answer(self.later.get(timeout=PATIENCE_S))
@@ -149,12 +164,35 @@ def test_who_is_interrupted_waits_no_longer(site: Site) -> None:
     door = door_of(site)
     assert site.ask(GETATTR, door, unique=80) is None
     assert site.ask(OPENDIR, door, unique=81) is None
-    for unique in (80, 80, 99):
-        body = unique.to_bytes(8, "little")
-        assert site.ask(INTERRUPT, 0, body, unique + 1000) is None
+    assert site.interrupt(80) is None
+    for answered in (80, 98):
+        reply = answer(site.interrupt(answered))
+        assert reply == Answer(errno.EAGAIN, answered | 1, b""), "the kernel knows"
     assert site.next_answer() == Answer(errno.EINTR, 80, b"")
     site.mounter.may_go_on.set()
     assert site.next_answer() == Answer(errno.ESTALE, 81, b"")
+
+
+def test_who_was_sent_a_harmless_signal_waits_on(site: Site) -> None:
+    """And is let go when one follows that ends; the kernel does not tell of it."""
+    door = door_of(site)
+    words = [sys.executable, "-c", HANDLER]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)  # what is sent to it stays pending
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        for unique in (80, 82):
+            message = request(GETATTR, door, bytes(16), unique, process.pid)
+            assert site.operations.answer(message, [0] * OPCODE_LIMIT) is None
+        process.send_signal(signal.SIGCHLD)
+        assert site.interrupt(80) is None
+        assert site.later.empty()
+        process.send_signal(signal.SIGTERM)
+        assert site.next_answer() == Answer(errno.EINTR, 80, b"")
+        site.mounter.may_go_on.set()
+        assert site.next_answer() == Answer(errno.ESTALE, 82, b"")
+        process.kill()
 
 
 def test_an_unknown_door_is_stale(site: Site) -> None:

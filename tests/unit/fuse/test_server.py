@@ -8,8 +8,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -20,39 +18,14 @@ from cvmfsexec.fuse.negotiation import WANTED
 from cvmfsexec.fuse.server import FuseServer
 from cvmfsexec.vfs.attributes import Attributes
 from tests.support import fuse_messages as messages
-from tests.support.fuse_messages import Answer, answer, init_request, request
+from tests.support.fuse_messages import answer, init_request, request
 from tests.support.memory_file_system import MemoryFileSystem
-
-PATIENT_S = 30.0
-
-
-class Kernel:
-    """The other end of the device."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
-        end.settimeout(PATIENT_S)
-
-    def send(self, blob: bytes) -> None:
-        self._end.send(blob)
-
-    def receive(self) -> Answer:
-        while not (found := answer(self._end.recv(1 << 20))).unique:
-            pass  # a notification
-        return found
-
-    def ask(self, blob: bytes) -> Answer:
-        self.send(blob)
-        return self.receive()
-
-    def init(self, features: int = WANTED) -> Answer:
-        return self.ask(init_request(features))
-
-    def lookup(self, name: bytes, unique: int = 7) -> None:
-        self.send(request(messages.LOOKUP, 1, name + b"\0", unique))
-
-    def unmount(self) -> None:
-        self._end.close()
+from tests.support.socket_device import (
+    PATIENT_S,
+    fuse_threads,
+    serving,
+    wait_for_threads_to_end,
+)
 
 
 class Slow(MemoryFileSystem):
@@ -68,51 +41,6 @@ class Slow(MemoryFileSystem):
             self.waiting.release()
             self.may_go_on.wait(PATIENT_S)
         return super().lookup(parent, name)
-
-
-class Run:
-    """A server at work in a thread."""
-
-    def __init__(self, server: FuseServer, kernel: Kernel, ours: socket.socket) -> None:
-        self.server = server
-        self.kernel = kernel
-        self.ending: Ending | None = None
-        self._ours = ours
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        self.ending = self.server.serve()
-
-    def wait(self) -> Ending | None:
-        self._thread.join(PATIENT_S)
-        return self.ending
-
-
-@contextmanager
-def serving(file_system: MemoryFileSystem, *, threads: int = 4) -> Iterator[Run]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    run = Run(
-        FuseServer(ours.fileno(), file_system, threads=threads), Kernel(theirs), ours
-    )
-    try:
-        yield run
-    finally:
-        theirs.close()
-        run.wait()
-        _wait_for_threads_to_end()
-        ours.close()
-
-
-def _fuse_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "fuse"]
-
-
-def _wait_for_threads_to_end() -> None:
-    until_s = time.monotonic() + PATIENT_S
-    while _fuse_threads():
-        assert time.monotonic() < until_s
-        time.sleep(0.001)
 
 
 def test_init_then_requests_then_unmount() -> None:
@@ -180,7 +108,7 @@ def test_a_signal_handler_can_stop_the_server() -> None:
             killer.start()
             assert server.serve() is Ending.STOPPED
             signal.signal(signal.SIGUSR1, before)
-        _wait_for_threads_to_end()
+        wait_for_threads_to_end()
 
 
 def test_stop_before_serve() -> None:
@@ -214,7 +142,7 @@ def test_as_many_requests_at_once_as_there_are_threads() -> None:
             run.kernel.lookup(b"slow%d" % unique, unique=unique)
         for _ in range(6):
             assert file_system.waiting.acquire(timeout=PATIENT_S)
-        assert len(_fuse_threads()) == 6
+        assert len(fuse_threads()) == 6
         assert not file_system.waiting.acquire(timeout=0.02)
         file_system.may_go_on.set()
         assert sorted(run.kernel.receive().unique for _ in range(7)) == [*range(1, 8)]
@@ -236,7 +164,7 @@ def test_one_thread_is_enough() -> None:
         for unique in range(1, 50):
             run.kernel.lookup(b"file", unique=unique)
             assert run.kernel.receive().unique == unique
-        assert len(_fuse_threads()) == 1
+        assert len(fuse_threads()) == 1
 
 
 def test_a_request_after_a_long_pause_wakes_the_deputy(

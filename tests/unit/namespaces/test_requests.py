@@ -13,6 +13,7 @@ from cvmfsexec.errors import FormatError, SessionError
 from cvmfsexec.namespaces import requests
 from cvmfsexec.namespaces.messages import Message, Topic
 from cvmfsexec.namespaces.requests import Request, Verb
+from tests.support.descriptors import descriptor_count
 
 NAMES = r"[A-Za-z0-9_]([A-Za-z0-9_-]|[.][A-Za-z0-9_-]){0,29}"
 MOUNT = Request(Verb.MOUNT, "atlas.cern.ch")
@@ -29,10 +30,6 @@ def channel() -> Iterator[tuple[int, socket.socket]]:
 def send(client: socket.socket, data: bytes, *descriptors: int) -> None:
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors).tobytes())
     client.sendmsg([data], [rights] if descriptors else [])
-
-
-def open_count() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @given(st.sampled_from(Verb), st.from_regex(NAMES, fullmatch=True))
@@ -101,14 +98,14 @@ def test_any_other_number_of_descriptors_is_closed(
     channel: tuple[int, socket.socket], count: int
 ) -> None:
     heard, client = channel
-    before = open_count()
+    before = descriptor_count()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     send(client, b"MOUNTREPO a.b", *[theirs.fileno()] * count)
     theirs.close()
     assert requests.receive(heard) == (b"MOUNTREPO a.b", None)
     assert ours.recv(1) == b""
     ours.close()
-    assert open_count() == before
+    assert descriptor_count() == before
 
 
 @pytest.mark.parametrize("kind", ["pipe", "stream", "network"])
@@ -116,7 +113,7 @@ def test_what_cannot_be_answered_safely_is_closed(
     channel: tuple[int, socket.socket], kind: str
 ) -> None:
     heard, client = channel
-    before = open_count()
+    before = descriptor_count()
     if kind == "pipe":
         first, second = os.pipe()
     elif kind == "stream":
@@ -127,7 +124,7 @@ def test_what_cannot_be_answered_safely_is_closed(
     os.close(second)
     assert requests.receive(heard) == (b"MOUNTREPO a.b", None)
     os.close(first)
-    assert open_count() == before
+    assert descriptor_count() == before
 
 
 def test_a_long_datagram_is_no_request(channel: tuple[int, socket.socket]) -> None:

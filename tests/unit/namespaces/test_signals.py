@@ -16,6 +16,7 @@ from cvmfsexec.namespaces.signals import (
     is_news_to_payload,
     signal_name,
 )
+from tests.support.clock import Clock
 
 SI_USER = 0
 
@@ -63,14 +64,6 @@ def test_hangup_is_news_only_if_we_lead_the_session() -> None:
 
 def test_alarm_that_was_set_before_exec_is_news() -> None:
     assert is_news_to_payload(Signals.SIGALRM, SI_KERNEL, leads_session=False)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_copy_from_another_process_is_a_repeat_for_a_while() -> None:

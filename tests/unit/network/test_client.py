@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cvmfsexec.errors import (
     CacheError,
@@ -16,10 +14,11 @@ from cvmfsexec.errors import (
     TransferError,
 )
 from cvmfsexec.format.proxy_groups import parse_proxy_list
-from cvmfsexec.network.client import HttpClient, escape_path
+from cvmfsexec.network.client import HttpClient
 from cvmfsexec.network.failover import FailoverPolicy
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.network.transport import Answer, FaultKind, Request
+from tests.support.clock import Clock
 from tests.support.http_server import (
     Behaviour,
     Corrupt,
@@ -72,21 +71,6 @@ class Sinks:
     def __call__(self) -> CheckingSink:
         self.made.append(CheckingSink())
         return self.made[-1]
-
-
-class Clock:
-    """Time that passes by sleeping only, or by request."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.slept_s: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.slept_s.append(seconds)
-        self.now_s += seconds
 
 
 def client_of(
@@ -255,7 +239,7 @@ def test_next_host_skips_one_server() -> None:
     transport = MemoryTransport(URLS)
     client = client_of(transport)
     assert client.next_host()
-    assert client.active_host == "http://h1"
+    assert client.routes.active_host == "http://h1"
     download(client)
     assert asked(transport) == ["h1"]
 
@@ -267,11 +251,11 @@ def test_single_server_has_no_next() -> None:
 def test_active_route_and_lists() -> None:
     transport = MemoryTransport(URLS, [403, 500])
     client = client_of(transport, proxies="http://u:secret@p1:1;http://p2:2")
-    assert client.active_proxy == "http://p1:1"
+    assert client.routes.active_proxy == "http://p1:1"
     download(client)
-    assert client.active_proxy == "http://p2:2"
+    assert client.routes.active_proxy == "http://p2:2"
     assert client.hosts() == ["http://h1", "http://h0"]
-    assert client.proxies() == ["http://p2:2", "http://p1:1"]
+    assert client.routes.proxies() == ["http://p2:2", "http://p1:1"]
 
 
 def test_statistics() -> None:
@@ -321,31 +305,6 @@ def test_endless_failover_ends_with_the_interrupt_file(
     assert sum(clock.slept_s) > 50
 
 
-@pytest.mark.parametrize(
-    ("path", "escaped"),
-    [
-        ("data/4f/6f1a-shake128C", "data/4f/6f1a-shake128C"),
-        ("a b", "a%20b"),
-        ("100%?#", "100%25%3F%23"),
-        ("å\udcff\n", "%C3%A5%FF%0A"),
-        ("A-Z:.@+-_~[],", "A-Z:.@+-_~[],"),
-        ("\r\nHost: evil", "%0D%0AHost:%20evil"),
-    ],
-)
-def test_paths_are_escaped(path: str, escaped: str) -> None:
-    assert escape_path(path) == escaped
-
-
-@given(st.binary(max_size=50))
-def test_escaped_path_is_visible_ascii_and_gives_the_bytes_back(raw: bytes) -> None:
-    from urllib.parse import unquote_to_bytes
-
-    escaped = escape_path(os.fsdecode(raw))
-    assert escaped.isascii()
-    assert unquote_to_bytes(escaped) == raw
-    assert " " not in escaped
-
-
 # ---- over real connections ----------------------------------------------------------
 
 
@@ -391,7 +350,7 @@ def test_second_server_replaces_a_bad_one(behaviour: Behaviour) -> None:
         bad.misbehave(behaviour)
         client = real_client([bad.url, good.url])
         assert download(client) == OBJECT
-        assert client.active_host == good.url
+        assert client.routes.active_host == good.url
 
 
 @pytest.mark.parametrize(
@@ -402,8 +361,14 @@ def test_second_proxy_replaces_a_bad_one(behaviour: Behaviour) -> None:
         bad.misbehave(behaviour)
         client = real_client([server.url], f"{bad.url};{good.url}")
         assert download(client) == OBJECT
-        assert client.active_proxy == good.url
+        assert client.routes.active_proxy == good.url
         assert all(r.target.startswith("http") for r in good.requests)
+
+
+def test_without_a_timeout_the_slowest_server_is_waited_for() -> None:
+    with HttpServer(FILES) as server:
+        server.misbehave(Slow(5))
+        assert download(real_client([server.url], timeout_s=0)) == OBJECT
 
 
 def test_dead_proxies_and_servers_are_passed_by() -> None:
@@ -413,7 +378,7 @@ def test_dead_proxies_and_servers_are_passed_by() -> None:
         )
         assert download(client) == OBJECT
         download(client)
-        assert client.active_proxy == proxy.url
+        assert client.routes.active_proxy == proxy.url
 
 
 def test_squid_that_cannot_reach_a_server_leads_to_the_next_server() -> None:
@@ -447,7 +412,7 @@ def test_direct_is_tried_when_listed() -> None:
         proxy.misbehave(Status(503))
         client = real_client([server.url], f"{proxy.url};DIRECT")
         assert download(client) == OBJECT
-        assert client.active_proxy == "DIRECT"
+        assert client.routes.active_proxy == "DIRECT"
 
 
 def test_local_directory_and_server_can_be_mixed(tmp_path: Path) -> None:
@@ -644,39 +609,13 @@ def test_failures_are_kept_without_passwords() -> None:
     assert "secret" not in repr(client.failures())
 
 
-def test_number_of_failures_kept_is_bounded() -> None:
-    client = client_of(MemoryTransport(decide=lambda _: 500))
-    for _ in range(60):
-        with pytest.raises(TransferError):
-            download(client)
-    assert len(client.failures()) == 50
-
-
-def test_servers_are_cut_after_they_are_ordered() -> None:
-    transport = MemoryTransport(URLS)
-    settings = NetworkSettings(("http://h0", "http://h1", "http://h2"), servers_max=2)
-    client = HttpClient(settings, transport)
-    assert client.hosts() == ["http://h0", "http://h1"]
-    client.order_routes(("http://h2", "http://h0", "http://h1"), ())
-    assert client.hosts() == ["http://h2", "http://h0"]
-
-
-def test_fallback_proxies_are_ordered_after_the_others() -> None:
-    settings = NetworkSettings(
-        ("http://h0",), parse_proxy_list("p1"), parse_proxy_list("f1;f2|f3;f4")
-    )
-    client = HttpClient(settings, MemoryTransport(URLS))
-    client.order_routes(("http://h0",), (2, 0, 1))
-    assert client.proxies() == [f"http://{p}" for p in ("p1", "f4", "f1", "f2", "f3")]
-
-
 def test_question_aside_changes_nothing() -> None:
     transport = MemoryTransport({"http://h0/geo": b"2,1"}, [500])
     client = client_of(transport)
     assert client.ask_aside("http://h0/geo", 100) is None
     assert client.ask_aside("http://h0/geo", 100) == b"2,1"
     assert client.ask_aside("http://h0/geo", 1) is None
-    assert client.active_host == "http://h0"
+    assert client.routes.active_host == "http://h0"
     assert client.failures() == ()
 
 
@@ -687,7 +626,7 @@ def test_stalling_proxy_costs_parallel_requests_one_timeout() -> None:
         with ThreadPoolExecutor(16) as pool:
             assert set(pool.map(lambda _: download(client), range(16))) == {OBJECT}
         assert dead.count() <= 17, "asked again after it was known to stall"
-        assert client.active_proxy == good.url
+        assert client.routes.active_proxy == good.url
         download(client)
         assert dead.count() <= 17
 

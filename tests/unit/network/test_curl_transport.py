@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
+from cvmfsexec import callers
 from cvmfsexec.format.proxy_groups import DIRECT, parse_proxy_list
 from cvmfsexec.network import curl_transport
 from cvmfsexec.network.authorities import Authorities
@@ -544,3 +545,108 @@ def test_odd_answers_are_answers_or_faults_that_lead_elsewhere(
             kinds.add(fault.kind)
     assert FaultKind.CUT_OFF in kinds
     assert FaultKind.OTHER not in kinds
+
+
+# Transfers that nobody waits for any more
+
+
+class Asking(threading.Thread):
+    """Asks on behalf of a caller, and remembers what came of it."""
+
+    def __init__(self, transport: CurlTransport, url: str) -> None:
+        super().__init__(daemon=True)
+        self.caller = callers.Caller()
+        self.caller.task = object()
+        self.outcome: object = None
+        self._transport = transport
+        self._request = Request(url, DIRECT, 1 << 30)
+        self.start()
+
+    def run(self) -> None:
+        callers.work_for(self.caller)
+        try:
+            self.outcome = self._transport.get(self._request, ignore)
+        except (callers.CannotWait, TransportFault) as error:
+            self.outcome = error
+
+    def leave(self) -> object:
+        """Let the caller go away, and return what became of the transfer."""
+        self.caller.leave(self.caller.task)
+        self.join(30)
+        return self.outcome
+
+
+PATIENT = IMPATIENT._replace(timeout_s=3600, timeout_direct_s=3600, connections_max=1)
+
+
+def wait_for_request(server: HttpServer, count: int = 1) -> None:
+    while server.count() < count:
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("behaviour", [Stall(), Stall(2), Slow(10)], ids=str)
+def test_a_transfer_that_nobody_waits_for_ends(
+    server: HttpServer, behaviour: Behaviour
+) -> None:
+    transport = CurlTransport(PATIENT)
+    server.misbehave(behaviour, path="/large", times=1)
+    asking = Asking(transport, server.url + "/large")
+    wait_for_request(server)
+    assert isinstance(asking.leave(), callers.CannotWait)
+    assert transport.get(Request(server.url + "/a", DIRECT, 100), ignore).status == 200
+
+
+def test_a_connection_that_does_not_come_about_ends() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        address = silent.getsockname()
+        filling = []
+        for _ in range(3):  # what the kernel accepts by itself
+            one = socket.socket()
+            one.settimeout(0)
+            one.connect_ex(address)
+            filling.append(one)
+        asking = Asking(CurlTransport(PATIENT), f"http://127.0.0.1:{address[1]}/a")
+        try:
+            while asking.caller._cut is None:
+                time.sleep(0.001)
+            assert isinstance(asking.leave(), callers.CannotWait)
+        finally:
+            for one in filling:
+                one.close()
+
+
+def test_who_waits_for_a_connection_can_leave(server: HttpServer) -> None:
+    transport = CurlTransport(PATIENT)
+    server.misbehave(Stall())
+    first = Asking(transport, server.url + "/a")
+    wait_for_request(server)
+    second = Asking(transport, server.url + "/b")
+    assert isinstance(second.leave(), callers.CannotWait)
+    assert server.count("/b") == 0
+    assert isinstance(first.leave(), callers.CannotWait)
+
+
+def test_an_idle_connection_that_was_cut_is_replaced(server: HttpServer) -> None:
+    transport = CurlTransport(PATIENT)
+    asking = Asking(transport, server.url + "/a")
+    asking.join(30)
+    assert isinstance(asking.outcome, Answer)
+    (handle,) = transport._idle[DIRECT]
+    handle.cut()
+    assert transport.get(Request(server.url + "/a", DIRECT, 100), ignore).status == 200
+    assert server.connections == 2
+
+
+def test_what_took_a_connections_place_is_not_cut(server: HttpServer) -> None:
+    transport = CurlTransport(PATIENT)
+    transport.get(Request(server.url + "/a", DIRECT, 100), ignore)
+    (handle,) = transport._idle[DIRECT]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        handle._sockets.clear()
+        handle._sockets += [(ours.fileno(), 1), (1 << 20, 1)]
+        handle.cut()
+        ours.send(b"still there")
+        assert theirs.recv(100) == b"still there"

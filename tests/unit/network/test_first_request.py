@@ -67,7 +67,7 @@ def test_downloads_by_others_are_counted() -> None:
 
 def test_it_changes_nothing() -> None:
     client = client_of()
-    before = client.active_host
+    before = client.routes.active_host
     for number in range(100):
         client.first_request(f"data/{number}", 1)
-    assert client.active_host == before
+    assert client.routes.active_host == before

@@ -120,8 +120,10 @@ def test_file_without_an_answer(run: Evaluate, script: str, complaint: str) -> N
     ],
     ids=("file", "function", "noise", "memory"),
 )
-def test_endless_file_is_stopped_by_the_kernel(script: str) -> None:
-    with pytest.raises(PacFault, match=r"too much time|FindProxyForURL failed"):
+def test_endless_file_is_stopped(script: str) -> None:
+    # By the kernel; on a machine with much else to do, by us.
+    ends = r"too much time|FindProxyForURL failed|no answer within"
+    with pytest.raises(PacFault, match=ends):
         evaluate(script.encode(), [URL], ADDRESS, environment={})
 
 

@@ -1,15 +1,20 @@
 """Many transfers in one thread: each keeps the promises of a ``Transport``."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from cvmfsexec.network.parallel_transport import Finished, ParallelTransport
 from cvmfsexec.network.settings import NetworkSettings
-from cvmfsexec.network.transport import Answer, Request, Transport, TransportFault
+from cvmfsexec.network.transport import Answer, Request, TransportFault
 from tests.support.http_server import CutOff, HttpServer, Redirect, Stall
-from tests.support.transport_contract import Serve, TransportContract, request
+from tests.support.transport_contract import (
+    Serve,
+    TransportContract,
+    request,
+    served_over_http,
+)
 
 SETTINGS = NetworkSettings(servers=("http://unused.example.org",), timeout_direct_s=1)
 COUNT = 40
@@ -43,16 +48,8 @@ def finish(transport: ParallelTransport[int]) -> list[Finished[int]]:
 class TestTransportOfMany(TransportContract):
     @pytest.fixture
     def serve(self) -> Iterator[Serve]:
-        servers: list[HttpServer] = []
-
-        def start(files: Mapping[str, bytes]) -> tuple[Transport, str]:
-            servers.append(HttpServer(files))
-            servers[-1].start()
-            return OneAtATime(), servers[-1].url
-
-        yield start
-        for server in servers:
-            server.stop()
+        with served_over_http(OneAtATime) as serve:
+            yield serve
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_dead_address_of_a_name_is_left_for_a_living_one() -> None:
         )
         client = HttpClient(settings, addresses=addresses, randomness=lambda: 0.0)
         assert client.fetch("document", limit_bytes=100) == b"content"
-        assert client.active_proxy == proxy.url
+        assert client.routes.active_proxy == proxy.url
         (failure,) = client.failures()
     assert failure.proxy == proxy.url.replace("127.0.0.1", "127.0.0.2")
     assert "secret" not in str(failure)

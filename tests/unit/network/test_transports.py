@@ -7,12 +7,12 @@ from cvmfsexec.network.default_transport import DefaultTransport
 from cvmfsexec.network.local_transport import LocalTransport
 from cvmfsexec.network.settings import NetworkSettings
 from cvmfsexec.network.transport import FaultKind, Transport, TransportFault
-from tests.support.http_server import HttpServer
 from tests.support.memory_transport import MemoryTransport
 from tests.support.transport_contract import (
     Serve,
     TransportContract,
     request,
+    served_over_http,
     unexpected,
 )
 
@@ -22,16 +22,8 @@ SETTINGS = NetworkSettings(servers=("http://unused.example.org",))
 class TestTransportOverHttp(TransportContract):
     @pytest.fixture
     def serve(self) -> Iterator[Serve]:
-        servers: list[HttpServer] = []
-
-        def start(files: Mapping[str, bytes]) -> tuple[Transport, str]:
-            servers.append(HttpServer(files))
-            servers[-1].start()
-            return DefaultTransport(SETTINGS), servers[-1].url
-
-        yield start
-        for server in servers:
-            server.stop()
+        with served_over_http(lambda: DefaultTransport(SETTINGS)) as serve:
+            yield serve
 
 
 class TestTransportFromDirectory(TransportContract):

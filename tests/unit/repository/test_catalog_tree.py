@@ -17,8 +17,8 @@ from tests.support.catalog_repository import (
     BIND_POINT,
     NESTED_POINT,
     CatalogRepository,
-    descriptor_count,
 )
+from tests.support.descriptors import descriptor_count
 
 
 def one_below_another(made: CatalogRepository, depth: int) -> ContentHash:

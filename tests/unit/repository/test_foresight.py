@@ -2,6 +2,8 @@
 
 import pytest
 
+from cvmfsexec.callers import CannotWait
+from cvmfsexec.errors import TransferError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import ROOT
 from cvmfsexec.repository import catalog_tree
@@ -142,6 +144,13 @@ def test_catalogs_below_a_walk_are_wanted_when_it_arrives(
     lookup = PathLookup(CatalogTree(made, root, foresight=foresight))
     found = lookup.find(b"/a")
     assert found is not None
+    # Neither a failure nor a thread that must not wait makes it arrive.
+    for error in (TransferError("no network"), CannotWait()):
+        made.failure = error
+        with pytest.raises(type(error)):
+            list(lookup.list_(found))
+        assert foresight.take() is None
+    made.failure = None
     list(lookup.list_(found))
     request = foresight.take()
     assert request is not None

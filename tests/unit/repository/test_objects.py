@@ -20,7 +20,8 @@ from cvmfsexec.repository.objects import (
     open_whole,
 )
 from tests.support.catalog_files import entry
-from tests.support.catalog_repository import CatalogRepository, descriptor_count
+from tests.support.catalog_repository import CatalogRepository
+from tests.support.descriptors import descriptor_count
 
 NAME = ContentHash.of(b"object")
 PLAIN = Compression.NONE << 11

@@ -527,7 +527,7 @@ def test_a_bad_server_is_skipped_for_a_good_one(
     assert two.select().number == 8
     # A flood is asked for once more past caches, as all wrong data.
     assert list(dict.fromkeys(two.servers.asked(MANIFEST))) == [0, 1]
-    assert two.http.active_host == two.servers.hosts[1]
+    assert two.http.routes.active_host == two.servers.hosts[1]
 
 
 def test_each_server_is_asked_once_if_all_are_bad(two: World) -> None:
@@ -543,7 +543,7 @@ def test_a_server_that_is_down_is_no_reason_to_stop(two: World) -> None:
     two.publish()
     two.servers.take_down(0)
     assert two.select().number == 7
-    assert two.http.active_host == two.servers.hosts[1]
+    assert two.http.routes.active_host == two.servers.hosts[1]
 
 
 def test_the_reason_to_be_offline_is_told(

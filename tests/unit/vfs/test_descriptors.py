@@ -1,6 +1,7 @@
 """Open objects: shared, bounded, and never closed under a reader."""
 
 import errno
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmfsexec.errors import IntegrityError, TransferError
+from cvmfsexec.errors import TransferError, UnreadableObjectError
 from cvmfsexec.fetch import ObjectRequest
 from cvmfsexec.format.digest import ContentHash, ObjectKind
 from cvmfsexec.format.dirent import Compression
 from cvmfsexec.vfs.descriptors import DescriptorCache
-from tests.support.catalog_repository import descriptor_count
+from tests.support.descriptors import descriptor_count, descriptors_below
+from tests.support.system_calls import fail_calls
 
 Missed = Callable[[], object] | None
 
@@ -50,15 +52,24 @@ class Opener:
         self.waiting = threading.Event()
         self.discarded: list[ContentHash] = []
         self._directory = directory
+        self._replacing = threading.Lock()
         for number in range(count):
             self.path(number).write_bytes(content(number))
 
     def path(self, number: int) -> Path:
         return self._directory / str(request(number).content_hash)
 
-    def replace(self, content_hash: ContentHash) -> None:
+    def replace(self, content_hash: ContentHash, damaged: int) -> None:
         """Do what a cache does that is told to discard, with the next fetch."""
-        self.discarded.append(content_hash)
+        path = self._directory / str(content_hash)
+        with self._replacing:
+            if not os.path.samestat(path.stat(), os.fstat(damaged)):
+                return
+            self.discarded.append(content_hash)
+            self.put(content_hash)
+
+    def put(self, content_hash: ContentHash) -> None:
+        """Put a sound object in place of what is there."""
         path = self._directory / str(content_hash)
         fresh = path.with_suffix(f".{threading.get_ident()}")
         names = {request(number).content_hash: number for number in range(20)}
@@ -175,14 +186,14 @@ def test_an_object_that_was_cut_is_not_read_short(opener: Opener) -> None:
     cache = DescriptorCache(opener)
     os.truncate(opener.path(1), 100)
     assert cache.read(request(1), 0, 100) == content(1)[:100]
-    with pytest.raises(IntegrityError, match="cut short"):
+    with pytest.raises(UnreadableObjectError, match="cut short"):
         cache.read(request(1), 50, 100)
 
 
 def test_a_failing_disk_is_an_error_of_the_object(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)  # reading it fails as a disk might
     cache = DescriptorCache(lambda _request, _missed: directory)
-    with pytest.raises(IntegrityError, match="cannot be read"):
+    with pytest.raises(UnreadableObjectError, match="cannot read object"):
         cache.read(request(1), 0, 100)
     cache.close()
 
@@ -215,20 +226,37 @@ def test_an_unreadable_object_is_fetched_again(
     assert opener.discarded == [request(1).content_hash]
 
 
+@pytest.mark.parametrize("stale_reads", [1, 5, 10_000])
+@pytest.mark.parametrize("fails", [errno.ESTALE, errno.ENOENT])
+def test_what_another_node_has_replaced_is_opened_again_and_never_removed(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch, stale_reads: int, fails: int
+) -> None:
+    cache = DescriptorCache(opener, discard=opener.replace)
+    calls = itertools.count(1)
+    fail_calls(monkeypatch, "pread", fails, lambda *_: next(calls) <= stale_reads)
+    monkeypatch.setattr("cvmfsexec.cache.open_files._PAUSE_S", 0.0)
+    if stale_reads < 10:
+        assert cache.read(request(1), 0, SIZE) == content(1)
+        assert opener.opened == stale_reads + 1
+    else:
+        with pytest.raises(UnreadableObjectError, match="cannot read object"):
+            cache.read(request(1), 0, SIZE)
+    assert opener.discarded == []
+
+
 def test_what_somebody_else_has_replaced_stays(opener: Opener) -> None:
     cache = DescriptorCache(opener, discard=opener.replace)
     cache.read(request(1), 0, 1)
     os.truncate(opener.path(1), 0)
-    opener.replace(request(1).content_hash)
-    opener.discarded.clear()
+    opener.put(request(1).content_hash)
     assert cache.read(request(1), 0, SIZE) == content(1)
     assert opener.discarded == []
 
 
 def test_an_object_that_is_damaged_twice_is_an_error(opener: Opener) -> None:
-    cache = DescriptorCache(opener, discard=lambda _hash: None)
+    cache = DescriptorCache(opener, discard=lambda _hash, _damaged: None)
     os.truncate(opener.path(1), 100)
-    with pytest.raises(IntegrityError, match="cut short"):
+    with pytest.raises(UnreadableObjectError, match="cut short"):
         cache.read(request(1), 50, 100)
 
 
@@ -257,11 +285,10 @@ def test_what_cannot_be_opened_is_not_remembered(opener: Opener) -> None:
 def test_however_it_is_used_the_bound_holds(
     tmp_path_factory: pytest.TempPathFactory, reads: list[int], limit: int
 ) -> None:
-    before = descriptor_count()
-    opener = Opener(tmp_path_factory.mktemp("objects"), 20)
-    cache = DescriptorCache(opener, limit)
+    top = tmp_path_factory.mktemp("objects")
+    cache = DescriptorCache(Opener(top, 20), limit)
     for number in reads:
         assert cache.read(request(number), 0, 10) == content(number)[:10]
-        assert descriptor_count() - before == len(cache) <= limit
+        assert len(descriptors_below(top)) == len(cache) <= limit
     cache.close()
-    assert descriptor_count() == before
+    assert not descriptors_below(top)

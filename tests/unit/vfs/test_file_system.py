@@ -40,8 +40,8 @@ from tests.support.catalog_repository import (
     BIND_POINT,
     NESTED_POINT,
     CatalogRepository,
-    descriptor_count,
 )
+from tests.support.descriptors import descriptor_count
 
 CHUNKED = Flag.FILE | Flag.CHUNKED
 LARGE = bytes(range(256)) * 40

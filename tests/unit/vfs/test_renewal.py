@@ -140,7 +140,7 @@ class History(RuleBasedStateMachine):
     def change_mode(self, path: str, mode: int) -> None:
         place = self.source / path
         if self._exists(path) and not place.is_symlink():
-            place.chmod(mode)
+            place.chmod(mode | stat.S_IWUSR if place.is_dir() else mode)
 
     @rule(path=paths, name=names)
     def add_hard_link(self, path: str, name: str) -> None:
