@@ -5,18 +5,24 @@ sessions ask for is counted by a real nginx.
 """
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from cvmfsexec.cache.alien_layout import open_layout
+from cvmfsexec.cache.breadcrumb import Breadcrumb, write_breadcrumb
 from cvmfsexec.cache.lease import DURATION_S, FILE_NAME, Lease
+from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.tidying import LOOKS_PER_LIMIT
+from cvmfsexec.format.digest import ContentHash
 from tests.support.commands import client_dist, run_cvmfs, run_exec
 from tests.support.gluster import GlusterMount, GlusterVolume
 from tests.support.metadata_operations import OBJECTS, PACKED_MAX, metadata_operations
@@ -24,7 +30,7 @@ from tests.support.nginx import Nginx
 from tests.support.other_node import OtherNode
 from tests.support.published import FQRN, PublishedRepository, publish_tree
 from tests.support.relay import Relay
-from tests.support.sessions import ORDINARY_UID, wait_until
+from tests.support.sessions import ORDINARY_UID, PATIENCE_S, wait_until
 from tests.support.tree_reader import TreeReader, large_tree, started_reader
 
 pytestmark = pytest.mark.kernel
@@ -32,6 +38,7 @@ pytestmark = pytest.mark.kernel
 OK = {"ok"}
 FILES = 60
 HANG_S = 2.0
+SEEN = Breadcrumb(ContentHash.of(b"a root catalog"), 1795371178, 7)
 NOT_KEPT = "what does not fit is read without being kept"
 KINDS = {
     "posix": "CVMFS_CACHE_BASE={shared}/posix\n",
@@ -152,6 +159,56 @@ def test_two_nodes_share_a_cache(
             assert [reader.finish() for reader in readers] == [OK] * 2
             assert [said_of_faults(reader) for reader in readers] == [[]] * 2
         assert origin.objects() == []
+
+
+def remember(top: Path) -> None:
+    os.close(open_private_directory(str(top)))
+    write_breadcrumb(str(top), FQRN, SEEN)
+
+
+def begin_alien_cache(top: Path) -> None:
+    os.close(open_layout(str(top)))
+
+
+def again_and_again(
+    begin: Callable[[Path], object],
+    top: Path,
+    rounds: int,
+    start: Barrier,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Begin many caches as an ordinary user, each when all others do."""
+    os.setresgid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
+    os.setresuid(ORDINARY_UID, ORDINARY_UID, ORDINARY_UID)
+    for number in range(rounds):
+        start.wait(PATIENCE_S)
+        begin(top / str(number))
+        assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("begin", "rounds"), [(remember, 200), (begin_alien_cache, 30)]
+)
+def test_two_nodes_begin_a_cache_in_the_same_moment(
+    volume: GlusterVolume,
+    begin: Callable[[Path], object],
+    rounds: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """GlusterFS lets one of them see what the other makes before it is handed over."""
+    fork = multiprocessing.get_context("fork")
+    start = fork.Barrier(2)
+    nodes = [
+        fork.Process(
+            target=again_and_again, args=(begin, mount.path, rounds, start, caplog)
+        )
+        for mount in (volume.mount("one"), volume.mount("other"))
+    ]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join()
+    assert [node.exitcode for node in nodes] == [0, 0]
 
 
 def is_told(said: list[str]) -> bool:

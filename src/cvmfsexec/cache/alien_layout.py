@@ -12,10 +12,12 @@ nothing: it has to do with what there is.
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from cvmfsexec import log
 from cvmfsexec.cache.contents import PREFIXES
 from cvmfsexec.cache.open_files import close_quietly
+from cvmfsexec.cache.young_directories import again_while_young
 
 MODE = 0o770
 
@@ -32,19 +34,23 @@ def open_layout(path: str) -> int:
     Raises:
         OSError: It cannot be opened or made.
     """
-    try:
-        directory = os.open(path, _FLAGS)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with _without_umask(), contextlib.suppress(FileExistsError):
-            os.mkdir(path, MODE)
-        directory = os.open(path, _FLAGS)
+    directory = again_while_young(path, partial(_open_or_make, path), OSError)
     try:
         if not os.access(_LAST, os.F_OK, dir_fd=directory):
             _make_directories(directory)
     except OSError as error:
         log.debug("alien cache %s: no directories made: %s", path, error.strerror)
     return directory
+
+
+def _open_or_make(path: str) -> int:
+    try:
+        return os.open(path, _FLAGS)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        with _without_umask(), contextlib.suppress(FileExistsError):
+            os.mkdir(path, MODE)
+        return os.open(path, _FLAGS)
 
 
 def _make_directories(directory: int) -> None:

@@ -11,8 +11,8 @@ the worst moment, between two system calls of an update, leaves a file in ``txn/
 which the next update or start removes. The alternatives are worse: to remove the old
 one first could lose the high-water mark, to write over it could mix the two.
 
-On a network file system, who has opened the old one may not be able to read it when
-another node replaces it, and finds the new one a second later.
+On a network file system, who opens or reads the old one may be told that it is gone
+when another node replaces it, and finds the new one a second later.
 
 Source: docs/reference/client-behaviour.md, "Mount sequence and root selection".
 """
@@ -24,13 +24,15 @@ from functools import partial
 from typing import NamedTuple
 
 from cvmfsexec import log
+from cvmfsexec.cache import pending
 from cvmfsexec.cache.open_files import (
+    GONE,
     again_while_gone,
     close_quietly,
     unreadable,
 )
-from cvmfsexec.cache.pending import PendingFiles
 from cvmfsexec.cache.scratch import write_all
+from cvmfsexec.cache.young_directories import again_while_young
 from cvmfsexec.errors import CacheError, FormatError
 from cvmfsexec.format.digest import ContentHash
 from cvmfsexec.format.names import check_fqrn
@@ -109,8 +111,10 @@ def write_breadcrumb(directory: str, fqrn: str, breadcrumb: Breadcrumb) -> None:
         return
     if known is not None and known.revision > breadcrumb.revision:
         return  # another session was faster
+    replace = partial(_replace, directory, _path("", fqrn), breadcrumb.serialize())
+    under_way = os.path.join(directory, pending.DIRECTORY)
     try:
-        _replace(directory, _path("", fqrn), breadcrumb.serialize())
+        again_while_young(under_way, replace, PermissionError)
     except OSError as error:
         log.warning(
             "cannot remember revision %d of %s in %s: %s",
@@ -138,7 +142,9 @@ def _first_bytes(path: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno == errno.ESTALE:
+        if error.errno in GONE and (
+            error.errno == errno.ESTALE or os.path.exists(path)
+        ):
             raise unreadable(path, error) from error
         raise
     try:
@@ -153,13 +159,13 @@ def _first_bytes(path: str) -> bytes:
 
 def _replace(directory: str, name: str, content: bytes) -> None:
     directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    pending = PendingFiles(directory_fd)
+    files = pending.PendingFiles(directory_fd)
     try:
-        file = pending.create()
+        file = files.create()
         try:
             write_all(file.descriptor, content)
-            pending.replace(file, name)
+            files.replace(file, name)
         finally:
-            pending.discard(file)
+            files.discard(file)
     finally:
         close_quietly(directory_fd)

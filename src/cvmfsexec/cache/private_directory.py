@@ -9,10 +9,6 @@ even if it is the user's own: who else is in the group cannot be known (groups c
 from directories on the network), and what the others may have put there already stays
 when the mode changes. The message says how to take it over.
 
-On a network file system, what another node has just made may be missing for a second
-more; or be root's, as GlusterFS makes directories like that and then hands them over.
-So where that may be the reason, it is looked at again.
-
 In a user namespace all this holds as well: the kernel shows the owner of the directory
 and the user of the process by the same mapping.
 """
@@ -20,17 +16,15 @@ and the user of the process by the same mapping.
 import contextlib
 import os
 import stat
-import time
+from functools import partial
 
 from cvmfsexec.cache.open_files import close_quietly
+from cvmfsexec.cache.young_directories import again_while_young
 from cvmfsexec.errors import CacheError
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OTHERS_CAN_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MODE = 0o700
-_YOUNG_S = 3.0
-_TRIES = 30
-_PAUSE_S = 0.1
 _CHOOSE = "set CVMFS_CACHE_BASE to a directory on a local disk that only you can write"
 
 
@@ -44,41 +38,7 @@ def open_private_directory(path: str) -> int:
         CacheError: It cannot be made or opened, belongs to another user, or others
             can write it.
     """
-    for _ in range(_TRIES):
-        try:
-            return _open(path)
-        except CacheError:
-            if not _may_be_over_soon(path):
-                raise
-            time.sleep(_PAUSE_S)
-    return _open(path)
-
-
-def is_being_made(status: os.stat_result) -> bool:
-    """Whether a private directory may be handed over to this user yet."""
-    is_of_root = status.st_uid == 0 != os.geteuid()
-    return is_of_root and stat.S_IMODE(status.st_mode) == _MODE and _is_young(status)
-
-
-def _may_be_over_soon(path: str) -> bool:
-    """Whether another node may just have made a directory, or the one above it."""
-    from cvmfsexec.cache.file_system_type import network_type_of
-
-    while path:
-        try:
-            directory = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            path = os.path.dirname(path.rstrip("/"))
-            continue
-        try:
-            return _is_young(os.fstat(directory)) and bool(network_type_of(directory))
-        finally:
-            close_quietly(directory)
-    return False
-
-
-def _is_young(status: os.stat_result) -> bool:
-    return abs(time.time() - status.st_ctime) < _YOUNG_S
+    return again_while_young(path, partial(_open, path), CacheError)
 
 
 def _open(path: str) -> int:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from cvmfsexec import log
 from cvmfsexec.cache.directory import DirectoryStore
-from cvmfsexec.cache.private_directory import is_being_made, open_private_directory
+from cvmfsexec.cache.private_directory import open_private_directory
 from cvmfsexec.cache.store import ObjectStore
+from cvmfsexec.cache.young_directories import is_being_made
 from cvmfsexec.configuration.cache_instances import StoreKind, StoreSettings
 from cvmfsexec.configuration.settings import CacheSettings
 from cvmfsexec.errors import CacheError

@@ -136,7 +136,7 @@ def test_a_name_cannot_leave_the_directory(tmp_path: Path, fqrn: str) -> None:
 @pytest.mark.parametrize("stale_calls", [1, 3, 10_000])
 @pytest.mark.parametrize(
     ("call", "fails"),
-    [("open", errno.ESTALE), ("read", errno.ESTALE), ("read", errno.ENOENT)],
+    list(itertools.product(("open", "read"), (errno.ESTALE, errno.ENOENT))),
 )
 def test_what_another_node_replaces_is_read_when_it_is_there(
     tmp_path: Path,
