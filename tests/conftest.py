@@ -21,6 +21,8 @@ from hypothesis import settings
 from cvmfsexec.errors import NamespaceError
 from cvmfsexec.namespaces import syscalls
 
+pytest.register_assert_rewrite("tests.support")
+
 settings.register_profile("dev", max_examples=50, deadline=None, database=None)
 settings.register_profile(
     "ci", max_examples=300, deadline=None, database=None, derandomize=True

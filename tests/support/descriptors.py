@@ -15,10 +15,18 @@ def descriptor_count() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def descriptors_below(top: Path) -> list[str]:
-    """Return what is open below a directory: nothing that other tests have left."""
-    found = []
+def open_descriptors() -> set[tuple[str, str]]:
+    """Return numbers of descriptors, and what they lead to.
+
+    For who wants to know what is new: what was there before may go at any time.
+    """
+    found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one of the list itself
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-    return [path for path in found if path.startswith(f"{top}/")]
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return found
+
+
+def descriptors_below(top: Path) -> list[str]:
+    """Return what is open below a directory: nothing that other tests have left."""
+    return [path for _, path in open_descriptors() if path.startswith(f"{top}/")]
