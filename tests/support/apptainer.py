@@ -7,8 +7,8 @@ by ``scripts/prepare-machine apptainer`` or ``make test``). How a test uses it::
         done = machine.run("apptainer", "exec", str(busybox_image()), "ls")
 
 The machine is a mount namespace in which Apptainer is installed, at its true places,
-and in which the ordinary user has a name and a home. All else is as outside: the
-checkout, ``/tmp``, the network. ``machine.host`` is for the methods of an
+and in which the ordinary user has a name, a group and a home. All else is as outside:
+the checkout, ``/tmp``, the network. ``machine.host`` is for the methods of an
 ``Installation`` (of ``tests/support/installs.py``), whose home it can have as well::
 
     with installation(url, key) as install:
@@ -172,10 +172,11 @@ def _write_layer(
     """Write what lies over the machine and over Apptainer's files."""
     (top / "etc/apptainer").mkdir(parents=True)
     uid = ordinary_uid()
-    lines = Path("/etc/passwd").read_text().splitlines()
-    others = [line for line in lines if line.split(":")[2] != str(uid)]
-    user = f"user:x:{uid}:{uid}::{home}:/bin/sh"
-    (top / "etc/passwd").write_text("\n".join([*others, user, ""]))
+    names = {"passwd": f"user:x:{uid}:{uid}::{home}:/bin/sh", "group": f"user:x:{uid}:"}
+    for database, ours in names.items():
+        lines = Path("/etc", database).read_text().splitlines()
+        others = [line for line in lines if line.split(":")[2] != str(uid)]
+        (top / "etc" / database).write_text("\n".join([*others, ours, ""]))
     text = Path(build, _CONFIGURATION).read_text()
     kept = [line for line in text.splitlines() if line.split(" =")[0] not in settings]
     given = [f"{name} = {value}" for name, value in settings.items()]
