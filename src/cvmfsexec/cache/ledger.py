@@ -67,13 +67,21 @@ class Ledger:
         directory: Descriptor of the cache directory, which stays the caller's.
         limit_bytes: The limit that this process goes by; 0 for none.
         estimate: Tells how much the directory holds, if the ledger does not.
+        note_lack: Called when it turns out that the directory has no locks. The account
+            is kept in memory then: what others store shows in estimates only, and what
+            they use not at all.
     """
 
     def __init__(
-        self, directory: int, limit_bytes: int, estimate: "Callable[[], Usage]"
+        self,
+        directory: int,
+        limit_bytes: int,
+        estimate: "Callable[[], Usage]",
+        note_lack: Callable[[], object] = lambda: None,
     ) -> None:
         self._directory = directory
         self._estimate = estimate
+        self._note_lack = note_lack
         self._turn = threading.Lock()
         self._mutex = threading.Lock()
         self._brooming = threading.Lock()
@@ -98,15 +106,6 @@ class Ledger:
             self._account = self._account._replace(limit_bytes=limit_bytes)
             with contextlib.suppress(OSError):  # written with the next object
                 self._write()
-
-    def go_private(self) -> None:
-        """Keep the account in memory, as the directory has no locks.
-
-        What others store shows in estimates only, and what they use not at all.
-        """
-        with self._turn:
-            self._leave()
-            self._is_private = True
 
     @contextlib.contextmanager
     def locked(self, *, is_lenient: bool = False) -> Iterator[Book]:
@@ -262,12 +261,19 @@ class Ledger:
         for _ in range(_OPENINGS_MAX):
             is_new = self._file is None
             file = self._open()
-            self._wait_for_lock(file)
-            if self._is_still_there():
-                if is_new:
-                    self._register(file)
-                return file, is_new
-            self._leave()  # it was deleted, or another one took its place
+            try:
+                self._wait_for_lock(file)
+            except OSError as error:
+                if self._is_private or not byte_locks.means_no_locks(error):
+                    raise
+                self._is_private = True
+                self._note_lack()
+            else:
+                if self._is_still_there():
+                    if is_new:
+                        self._register(file)
+                    return file, is_new
+            self._leave()  # it has no locks, or is not that of the directory any more
         raise OSError(errno.ESTALE, "the ledger does not stay")
 
     def _wait_for_lock(self, file: int) -> None:

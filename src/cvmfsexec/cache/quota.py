@@ -29,7 +29,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cvmfsexec import log
-from cvmfsexec.cache import byte_locks
 from cvmfsexec.cache.ledger import Ledger
 from cvmfsexec.cache.ledger_book import Book
 from cvmfsexec.cache.pins import LedgerPin, Pin
@@ -90,7 +89,9 @@ class Quota:
         self._directory = directory
         self._path = path
         self._tidy = tidy
-        self._ledger = Ledger(directory, limit_bytes, self._estimate)
+        self._ledger = Ledger(
+            directory, limit_bytes, self._estimate, self._warn_of_lack
+        )
         self._mutex = threading.Lock()
         self._drawing = threading.Lock()
         self._room_bytes = 0
@@ -108,14 +109,14 @@ class Quota:
         Raises:
             OSError: There is no ledger here, and cannot be.
         """
-        try:
-            self._open_account()
-        except OSError as error:
-            if not byte_locks.means_no_locks(error):
-                raise
-            self._do_without_locks()
+        with self._ledger.locked() as book:
+            book.settle_dead()
+            self._binding_bytes = book.limit_bytes
+            is_old = _is_old(book.summary.counted_at_s)
+            self._is_too_much = _is_too_much(book)
+            self._is_in_order = not (is_old or self._is_too_much)
 
-    def _do_without_locks(self) -> None:
+    def _warn_of_lack(self) -> None:
         from cvmfsexec.cache.file_system_type import file_system_type_of
 
         log.warning(
@@ -124,15 +125,6 @@ class Quota:
             self._path,
             file_system_type_of(self._directory) or "of an unknown kind",
         )
-        self._ledger.go_private()
-
-    def _open_account(self) -> None:
-        with self._ledger.locked() as book:
-            book.settle_dead()
-            self._binding_bytes = book.limit_bytes
-            is_old = _is_old(book.summary.counted_at_s)
-            self._is_too_much = _is_too_much(book)
-            self._is_in_order = not (is_old or self._is_too_much)
 
     def put_in_order(self) -> None:
         """See ``StoreQuota``."""

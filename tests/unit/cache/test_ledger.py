@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from cvmfsexec.cache import (
 from cvmfsexec.cache.directory import DirectoryStore
 from cvmfsexec.cache.ledger_format import ACCOUNTS_START, Account, Summary
 from tests.support.filled_cache import LIMIT, SIZE, fill, name, true_bytes
+from tests.support.system_calls import fail_calls
 
 
 @pytest.fixture
@@ -437,6 +439,26 @@ def test_without_locks_the_limit_holds_by_estimates(
     pin.release()
     for store in stores:
         store.close()
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_a_lack_of_locks_may_show_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start, another node is just making the ledger."""
+    denied = itertools.count()
+    fail_calls(
+        monkeypatch,
+        "open",
+        errno.EACCES,
+        lambda path, *_, **__: path == ledger.FILE_NAME and not next(denied),
+    )
+    store = DirectoryStore.open(str(root), LIMIT)
+    fill(store, range(3))
+    assert all(store.has(name(number)) for number in range(3))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "has no locks" in caplog.text
+    store.close()
 
 
 def test_a_stopped_holder_of_the_lock_is_waited_for_once(
