@@ -114,7 +114,7 @@ def write_breadcrumb(directory: str, fqrn: str, breadcrumb: Breadcrumb) -> None:
     replace = partial(_replace, directory, _path("", fqrn), breadcrumb.serialize())
     under_way = os.path.join(directory, pending.DIRECTORY)
     try:
-        again_while_young(under_way, replace, PermissionError)
+        again_while_young(under_way, replace, OSError)
     except OSError as error:
         log.warning(
             "cannot remember revision %d of %s in %s: %s",

@@ -88,15 +88,19 @@ def remember(directory: str) -> None:
 
 
 @pytest.mark.usefixtures("on_network")
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ESTALE])
 def test_where_files_have_names_their_directory_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: int,
 ) -> None:
     (tmp_path / "txn").mkdir()
     denied = itertools.count()
     fail_calls(
         monkeypatch,
         "open",
-        errno.EACCES,
+        error,
         lambda _, flags, *__, **___: flags & os.O_RDWR and next(denied) < 3,
     )
     remember(str(tmp_path))
