@@ -6,8 +6,8 @@ PROSE = README.md CHANGELOG.md SECURITY.md docs
 SCRIPTS = scripts .ci Makefile
 TOOLS_OF_TESTS = apptainer attr btrfs busybox chromium crun debootstrap fuse2fs \
   fusermount3 gcc getfattr git glusterfs glusterfsd gpg gpg-agent gpgv libfuse3-dev \
-  lsattr mkfs.ext4 munged nginx pkg-config ps rpmbuild rsync setpriv slurmctld slurmd \
-  squid srun strace
+  lsattr mkfs.ext4 munged nginx ordinary-user pkg-config ps rpmbuild rsync setpriv \
+  slurmctld slurmd squid srun strace
 
 setup:
 	@scripts/setup
