@@ -54,7 +54,7 @@ def supervisor_of(session: Started) -> int:
 @callers
 def test_what_the_command_leaves_goes_on_with_its_mounts(caller: Caller) -> None:
     with background(LEAVE_ONE, caller) as session:
-        out, err = session.process.communicate(timeout=20)
+        out, err = session.process.communicate(timeout=60)
         assert (session.process.returncode, out, err) == (0, "done\n", "")
         left = session.pid_of("sleep")
         assert session.pids_of("cvmfs:a.org")
@@ -63,7 +63,7 @@ def test_what_the_command_leaves_goes_on_with_its_mounts(caller: Caller) -> None
 
 def test_it_has_the_pids_of_the_host() -> None:
     with background("sleep 600 >/dev/null 2>&1 & echo $!") as session:
-        out, _ = session.process.communicate(timeout=20)
+        out, _ = session.process.communicate(timeout=60)
         assert session.pids_of("sleep") == [int(out)]
 
 
@@ -124,6 +124,6 @@ def test_who_is_killed_too_early_leaves_nothing(name: str) -> None:
 def test_what_keeps_it_from_starting_is_said() -> None:
     options = ("--service", "a.org=refuse")
     with background("echo never", options=options) as session:
-        out, err = session.process.communicate(timeout=20)
+        out, err = session.process.communicate(timeout=60)
     assert (session.process.returncode, out) == (9, "")
     assert err == "ServiceFailedError: no way to a.org (walk)\n"

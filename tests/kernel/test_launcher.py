@@ -134,7 +134,7 @@ def test_interrupt_during_the_imports_is_quiet(copy: Path, name: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (-signal.SIGINT, "")
 
 
@@ -146,6 +146,7 @@ def test_interrupt_does_not_wait_for_a_transfer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         settings = f"CVMFS_SERVER_URL={url}/@fqrn@\nCVMFS_HTTP_PROXY=DIRECT\n"
+        settings += "CVMFS_TIMEOUT_DIRECT=120\n"  # so that nothing else ends it
         (etc / "default.local").write_text(settings)
         line: Line = [ROOT / "cvmfs", "ls", "--dist", tmp_path, "a.example.org"]
         with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
@@ -153,7 +154,7 @@ def test_interrupt_does_not_wait_for_a_transfer(tmp_path: Path) -> None:
             with asked:
                 asked.recv(1)
                 process.send_signal(signal.SIGINT)
-                _, complaint = process.communicate(timeout=3)
+                _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (-signal.SIGINT, "")
 
 
@@ -170,7 +171,7 @@ def test_interrupted_publication_ends_with_130_and_leaves_nothing(
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: any(output.glob("*/data/??/*")), "objects are written")
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (130, "")
     assert not list(output.glob("*/.cvmfspublished"))
     assert not list(output.glob("*/data/txn/*"))

@@ -233,7 +233,7 @@ def test_payload_that_does_not_listen_is_killed_after_a_while(place: Place) -> N
         start_s = time.monotonic()
         os.kill(session.pid_of("cvmfs:b.org"), signal.SIGKILL)
         assert session.finish() == SESSION_STATUS
-        assert GRACE_S <= time.monotonic() - start_s < 2 * GRACE_S
+        assert GRACE_S <= time.monotonic() - start_s < 10 * GRACE_S
 
 
 def open_to_all(directory: Path) -> None:

@@ -101,7 +101,7 @@ def test_session_runs_inside_a_session(caller: Caller, place: Place) -> None:
 @callers
 def test_session_runs_with_no_new_privileges(caller: Caller) -> None:
     line = wrap(("setpriv", "--no-new-privs", *DRIVER, "--", "true"), caller)
-    subprocess.run(line, env=environment(), check=True, timeout=20)
+    subprocess.run(line, env=environment(), check=True, timeout=60)
 
 
 # -- root -------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_mount_that_the_host_makes_later_appears() -> None:
     )
     inner = wrap((*DRIVER, "--", "sh", "-c", payload), Caller.ORDINARY)
     line = ("unshare", "-m", "sh", "-c", script, "sh", *inner)
-    done = subprocess.run(line, env=environment(), check=False, timeout=20)
+    done = subprocess.run(line, env=environment(), check=False, timeout=60)
     assert done.returncode == 7
 
 
@@ -386,7 +386,7 @@ def run_limited(option: str, limit: int) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=60,
     )
 
 

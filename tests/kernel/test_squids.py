@@ -121,7 +121,7 @@ def site(one_site: Site) -> Site:
 def ask(url: str, squid: Squid) -> None:
     """Let a squid get something, with a client that is not ours."""
     handler = urllib.request.ProxyHandler({"http": squid.url})
-    with urllib.request.build_opener(handler).open(url, timeout=20) as answer:
+    with urllib.request.build_opener(handler).open(url, timeout=60) as answer:
         answer.read()
 
 

@@ -35,7 +35,7 @@ def start(
 
 def fetch(url: str) -> bytes:
     _, _, host, path = url.split("/", 3)
-    connection = http.client.HTTPConnection(host, timeout=20)
+    connection = http.client.HTTPConnection(host, timeout=60)
     connection.request("GET", f"/{path}")
     body = connection.getresponse().read()
     connection.close()
@@ -54,7 +54,7 @@ def test_serving_says_where_and_ends_by_a_signal(
         body = fetch(f"{url}/.cvmfspublished")
         assert body == (repository.directory / ".cvmfspublished").read_bytes()
         process.send_signal(ending)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -63,7 +63,7 @@ def test_a_signal_that_interrupts_nothing_ends_it(tmp_path: Path) -> None:
     repository = publish_tree(tmp_path, {})
     with start(repository.output, program=STRUCK_IN_ANOTHER_THREAD) as process:
         try:
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, "")
@@ -77,13 +77,13 @@ def test_answers_are_told_on_request(tmp_path: Path) -> None:
         url = process.stdout.readline().strip()
         fetch(f"{url}/.cvmfswhitelist")
         process.terminate()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert f"GET '/cvmfs/{repository.fqrn}/.cvmfswhitelist' 200" in err
 
 
 def test_a_directory_without_a_repository_is_one_sentence(tmp_path: Path) -> None:
     with start(tmp_path) as process:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert out == ""
     assert err.startswith("cvmfs: there is no repository in ")

@@ -496,7 +496,7 @@ def test_importing_the_module_loads_no_library() -> None:
 
 
 def test_a_stalled_transfer_does_not_hold_up_others(server: HttpServer) -> None:
-    transport = CurlTransport(IMPATIENT._replace(timeout_direct_s=2))
+    transport = CurlTransport(IMPATIENT._replace(timeout_direct_s=4))
     server.misbehave(Stall(), path="/large")
 
     def stall() -> None:
@@ -505,10 +505,9 @@ def test_a_stalled_transfer_does_not_hold_up_others(server: HttpServer) -> None:
 
     stalled = threading.Thread(target=stall)
     stalled.start()
-    started_s = time.monotonic()
     for _ in range(20):
         transport.get(request(server.url + "/a"), ignore)
-    assert time.monotonic() - started_s < 1
+    assert stalled.is_alive()
     stalled.join()
 
 

@@ -230,7 +230,7 @@ def test_many_clients_are_served_at_once(base_url: str) -> None:
     sizes: list[int] = []
 
     def fetch() -> None:
-        connection = http.client.HTTPConnection(host, timeout=20)
+        connection = http.client.HTTPConnection(host, timeout=60)
         for _ in range(5):
             sizes.append(len(get(connection, "large")[1]))  # noqa: PERF401
         connection.close()
